@@ -1,0 +1,66 @@
+# Each goal works in a fresh clone with git, make and python3 >= 3.11: see tools/setup.sh.
+# All paths are relative, so that the checkout's own path may have spaces.
+
+PY := .venv/bin/python
+PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install --quiet --compile
+SOURCES := $(shell find rtlaunch -type f ! -name '*.pyc' ! -name '*.so') $(wildcard hatch_build.py LICENSE README.md)
+export PYTHON
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-unit lint lint-ruff lint-mypy lint-imports bench mutants clean
+.PHONY: setup-demo setup-test setup-lint setup-bench
+
+help: ## say what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
+
+demo: setup-demo .venv/installed ## see a program fault under attack, and not fault under rtlaunch
+	@$(PY) examples/01-see-the-faults/demo.py --rtlaunch .venv/bin/rtlaunch
+
+test: setup-test .venv/installed .venv/installed-test ## all tests, on this machine's kernel
+	$(PY) -m pytest
+
+test-unit: setup-demo .venv/installed .venv/installed-test ## the tests that need neither privileges nor a kernel
+	$(PY) -m pytest tests/unit
+
+lint: lint-ruff lint-mypy lint-imports ## ruff, mypy --strict, import-linter
+
+lint-ruff lint-mypy lint-imports: setup-lint .venv/installed .venv/installed-dev
+
+lint-ruff:
+	$(PY) -m ruff check
+
+lint-mypy:
+	$(PY) -m mypy
+
+lint-imports:
+	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-logo
+
+bench: setup-bench .venv/installed ## the budgets, measured; fails over one
+	$(PY) -m bench
+
+mutants: setup-test .venv/installed .venv/installed-test ## break the code on purpose; each break must be seen by a test
+	$(PY) tests/mutants.py
+
+clean: ## remove all that was made here
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -f rtlaunch/native/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup-demo setup-test setup-lint setup-bench: setup-%:
+	@sh tools/setup.sh $*
+
+# Built in isolation: python-prctl wants setuptools. What follows is not, since hatchling is here then.
+.venv/dependencies: pyproject.toml
+	@echo "setup: rtlaunch's dependencies into .venv" >&2
+	@$(PIP_INSTALL) 'hatchling>=1.27' .
+	@touch $@
+
+.venv/installed: .venv/dependencies $(SOURCES)
+	@echo "setup: rtlaunch into .venv" >&2
+	@$(PIP_INSTALL) --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+.venv/installed-%: .venv/dependencies
+	@echo "setup: what the goal needs beside it ($*) into .venv" >&2
+	@$(PIP_INSTALL) --no-build-isolation '.[$*]'
+	@touch $@

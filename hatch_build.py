@@ -1,0 +1,151 @@
+"""Compile rtlaunch/native when the package is built: the shim and the entry stub.
+
+Why a hook and not an extension module: neither is for Python; both are freestanding programs that
+one C compiler call makes. Run as a script it compiles the shim in place, for work in a checkout.
+
+It must not download, configure or guess anything beyond the compiler's own machine.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ROOT = Path(__file__).resolve().parent
+
+# CFLAGS is not read: what distributions put there (stack protector, fortify) calls a libc.
+FREESTANDING = [
+    "-std=c11",
+    "-O2",
+    "-ffreestanding",
+    "-nostdlib",
+    "-fno-stack-protector",
+    "-fvisibility=hidden",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-unwind-tables",
+    "-fno-tree-loop-distribute-patterns",  # a loop that clears memory must not become memset
+    "-Wall",
+    "-Wextra",
+    "-Wl,--build-id=none",
+    "-Wl,-z,noexecstack",
+]
+
+# Each segment more, and RELRO, is a system call more in every child that inherits the shim.
+SHIM = [
+    "-shared",
+    "-fPIC",
+    "-Wl,-z,norelro",
+    "-Wl,-z,noseparate-code",
+    "-Wl,-z,defs",
+    "-Wl,--hash-style=gnu",
+]
+
+# At a fixed address: without a libc nothing would relocate it.
+STUB = ["-static", "-fno-pic", "-no-pie"]
+
+# A target built with these stays as hard as it was; without the mark the loader turns them off.
+MACHINES = {
+    "x86_64": ["-fcf-protection=full"],
+    "aarch64": ["-mbranch-protection=standard"],
+}
+
+# What pip and its like turn into the interpreter's own path (binary distribution format).
+INTERPRETER_SCRIPT = """\
+#!python
+# The line above names the interpreter that rtlaunch, beside this file, runs when it is in no venv.
+raise SystemExit("rtlaunch-python names rtlaunch's interpreter; run rtlaunch")
+"""
+
+
+class BuildError(SystemExit):
+    """A build that cannot be done, told in one line."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"rtlaunch: {what}")
+
+
+def compiler() -> list[str]:
+    """Return the C compiler as a command: $CC, else cc; BuildError where there is none."""
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(command[0]) is None:
+        raise BuildError(
+            f"no C compiler: {command[0]} is not found; install one (Debian: apt-get install gcc"
+            " libc6-dev) or name it in CC"
+        )
+    return command
+
+
+def machine(cc: list[str]) -> str:
+    """Return the machine that ``cc`` compiles for; BuildError where there is no header for it."""
+    told = subprocess.run([*cc, "-dumpmachine"], check=True, capture_output=True, text=True)
+    name = told.stdout.partition("-")[0]
+    if name not in MACHINES:
+        raise BuildError(
+            f"{shlex.join(cc)} compiles for {name}; there is native code for {', '.join(MACHINES)}"
+            f" (a port is one header: rtlaunch/native/arch_{name}.h)"
+        )
+    return name
+
+
+def compile_native(
+    cc: list[str], source: str, flags: list[str], output: Path, root: Path = ROOT
+) -> Path:
+    """Compile ``source`` of rtlaunch/native into ``output``, whole or not at all; return it."""
+    arch = machine(cc)
+    native = root / "rtlaunch" / "native"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_name(f"{output.name}.{os.getpid()}")
+    command = [*cc, *FREESTANDING, *MACHINES[arch], *flags, f'-DARCH_HEADER="arch_{arch}.h"']
+    try:
+        subprocess.run([*command, str(native / source), "-o", str(unfinished)], check=True)
+    except subprocess.CalledProcessError as failed:
+        unfinished.unlink(missing_ok=True)
+        raise BuildError(f"{source} did not compile: {shlex.join(failed.cmd)}") from None
+    return unfinished.replace(output)
+
+
+def build_shim(root: Path = ROOT) -> Path:
+    """Compile the shim to where the package looks for it; return its path."""
+    cc = compiler()
+    name = f"rtlaunch-shim-{machine(cc)}.so"
+    return compile_native(cc, "shim.c", SHIM, root / "rtlaunch" / "native" / name, root)
+
+
+def build_scripts(root: Path = ROOT) -> dict[str, str]:
+    """Make the two files that go beside python3; return path: name for hatchling."""
+    stub = compile_native(compiler(), "stub.c", STUB, root / "build" / "rtlaunch", root)
+    named = root / "build" / "rtlaunch-python"
+    named.write_text(INTERPRETER_SCRIPT, encoding="utf-8")
+    named.chmod(0o755)
+    return {str(stub): stub.name, str(named): named.name}
+
+
+class NativeBuildHook(BuildHookInterface[Any]):
+    """Add the native files to a wheel, and mark the wheel as made for this machine."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile before hatchling collects files; ``version`` is standard or editable."""
+        if self.target_name != "wheel":
+            return
+        root = Path(self.root)
+        shim = build_shim(root)
+        build_data["artifacts"].append(f"/{shim.relative_to(root)}")
+        build_data["shared_scripts"].update(build_scripts(root))
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-linux_{machine(compiler())}"
+        if version == "editable":
+            # an installer compiles what it installs, and an editable install copies nothing
+            compileall.compile_dir(root / "rtlaunch", quiet=1)
+
+
+if __name__ == "__main__":
+    print(build_shim())
+    sys.exit(0)
