@@ -1,0 +1,356 @@
+"""The kinds of option: how the text of each is read into a field, and written back.
+
+A kind is a pair of functions, read and write, in :data:`KINDS`; reading raises
+ValueError with a message for people, and reads what writing gave. Which option is of
+which kind is said in :mod:`rtlaunch.core.options`; where a text came from is
+:mod:`rtlaunch.core.settings`' business.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core import units
+from rtlaunch.core.findings import CODES
+from rtlaunch.core.options import (
+    PLACEHOLDERS,
+    SWITCH,
+    Arm,
+    Identity,
+    LimitDemand,
+    Reaction,
+    ReportTo,
+    Row,
+    Sched,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+LOCK_FLAGS = ("current", "future", "onfault")
+OWN_OPTION = ("memlock", "core")  # rlimits that --limit leaves to options of their own
+NICE_RANGE = (-20, 19)
+BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
+LISTS = ("lock", "caps", "cpus", "codes")  # kinds whose items are separated by commas
+NOT_YET = "is not in this version yet"
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def read_switch(text: str) -> bool:
+    """Read 1, 0, true or false."""
+    if text.lower() in BOOLEANS:
+        return BOOLEANS[text.lower()]
+    raise ValueError(f"{units.shown(text)} is neither on nor off: use 1, 0, true or false")
+
+
+def read_choice(text: str, row: Row) -> str:
+    """Read one of the row's choices."""
+    if text in row.choices:
+        return text
+    allowed = ", ".join(row.choices)
+    if text in row.later:
+        raise ValueError(f"{units.shown(text)} {NOT_YET}: use {allowed}")
+    hint = units.did_you_mean(text, row.choices)
+    raise ValueError(f"{units.shown(text)} is not one of {allowed}{hint}")
+
+
+def read_children(text: str, row: Row) -> str:
+    """Read ``none`` or ``all``; a pattern of names is for a later version."""
+    if text in row.choices:
+        return text
+    if any(letter in text for letter in "*?["):
+        raise ValueError(f"a pattern such as {units.shown(text)} {NOT_YET}: use none or all")
+    return read_choice(text, row)
+
+
+def read_lock(text: str) -> tuple[str, ...]:
+    """Read mlockall's flags; ``onfault`` alone is an error to the kernel (mlockall(2))."""
+    if text == "none":
+        return ()
+    flags = units.split_list(text)
+    for flag in flags:
+        if flag not in LOCK_FLAGS:
+            hint = units.did_you_mean(flag, LOCK_FLAGS)
+            raise ValueError(
+                f"{units.shown(flag)} is no lock flag: use {', '.join(LOCK_FLAGS)}, or none{hint}"
+            )
+    if set(flags) == {"onfault"}:
+        raise ValueError("'onfault' says how, not what: add current, future or both")
+    return tuple(flag for flag in LOCK_FLAGS if flag in flags)
+
+
+def read_prefault(text: str) -> int:
+    """Read a size in bytes; ``none`` is 0."""
+    return 0 if text == "none" else units.parse_size(text)
+
+
+def read_limit(text: str) -> str | int:
+    """Read ``max``, ``inherit``, or a demand in bytes, -1 being unlimited."""
+    if text in ("max", "inherit"):
+        return text
+    try:
+        return units.parse_rlimit_value(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, max or inherit") from None
+
+
+def read_rlimit(text: str) -> LimitDemand | None:
+    """Read ``NAME=SOFT[:HARD]``; ``none`` is None.
+
+    A soft limit above the hard one is an error (setrlimit(2)).
+    """
+    if text == "none":
+        return None
+    name, equals, values = text.partition("=")
+    if not equals:
+        raise ValueError(f"{units.shown(text)} is no limit: use NAME=SOFT or NAME=SOFT:HARD")
+    name = units.parse_rlimit_name(name)
+    if name in OWN_OPTION:
+        raise ValueError(f"{name} has an option of its own: --{name}")
+    soft_text, colon, hard_text = values.partition(":")
+    soft = units.parse_rlimit_value(soft_text)
+    hard = units.parse_rlimit_value(hard_text) if colon else None
+    if hard is not None and hard != units.UNLIMITED and not 0 <= soft <= hard:
+        raise ValueError(f"{units.shown(text)}: the soft limit is above the hard one")
+    return LimitDemand(name, soft, hard)
+
+
+def read_caps(text: str) -> tuple[str, ...] | None:
+    """Read capability names, ascending and each once; ``auto`` is None, ``none`` empty."""
+    if text in ("auto", "none"):
+        return None if text == "auto" else ()
+    names = {units.parse_capability(name) for name in units.split_list(text)}
+    return tuple(sorted(names, key=lambda name: units.CAPABILITY_NUMBERS[name]))
+
+
+def read_user(text: str) -> Identity | None:
+    """Read ``USER[:GROUP]``; ``none`` is None."""
+    user, colon, group = text.partition(":")
+    if not user or (colon and not group):
+        raise ValueError(f"{units.shown(text)} is no user: use USER or USER:GROUP, or none")
+    return None if text == "none" else Identity(user, group or None)
+
+
+def read_sched(text: str) -> Sched | None:
+    """Read ``POLICY[:PRIO]``; ``inherit`` is None.
+
+    A real-time policy needs a priority, the others take none but 0 (sched(7)).
+    """
+    if text == "inherit":
+        return None
+    name, colon, priority = text.partition(":")
+    policy = units.parse_policy(name)
+    if policy in units.REALTIME_POLICIES:
+        if not colon:
+            raise ValueError(f"{policy} needs a priority from 1 to 99, as in {policy}:50")
+        return Sched(policy, units.parse_integer(priority, *units.RT_PRIORITIES, "priority"))
+    if colon:
+        units.parse_integer(priority, 0, 0, f"priority of {policy}")
+    return Sched(policy)
+
+
+def read_cpus(text: str) -> tuple[int, ...] | None:
+    """Read a CPU list; ``inherit`` is None."""
+    return None if text == "inherit" else units.parse_cpus(text)
+
+
+def read_nice(text: str) -> int | None:
+    """Read a nice value; ``inherit`` is None."""
+    return None if text == "inherit" else units.parse_integer(text, *NICE_RANGE, "nice value")
+
+
+def read_slack(text: str) -> int | None:
+    """Read a time in nanoseconds; ``inherit`` is None; 0 would not be zero (PR_SET_TIMERSLACK)."""
+    if text == "inherit":
+        return None
+    slack = units.parse_time(text)
+    if slack == 0:
+        raise ValueError(
+            f"{units.shown(text)} means the default slack to the kernel: the least is 1ns"
+        )
+    return slack
+
+
+def _read_signal_of(text: str) -> int:
+    """Read the signal of ``signal:NAME``; 0 if ``text`` does not begin so."""
+    return units.parse_signal(text.removeprefix("signal:")) if text[:7] == "signal:" else 0
+
+
+def read_arm(text: str) -> Arm:
+    """Read ``locked``, a time in nanoseconds, or ``signal:NAME`` that can be caught."""
+    if text == "locked":
+        return Arm("locked")
+    if text == "ready":
+        raise ValueError(f"'ready' {NOT_YET}: use locked, a time, or signal:NAME")
+    number = _read_signal_of(text)
+    if number in units.UNCATCHABLE:
+        raise ValueError(f"{units.shown(text)} cannot be caught: use another, as in signal:USR1")
+    if number:
+        return Arm("signal", signal=number)
+    try:
+        return Arm("time", after_ns=units.parse_time(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; or locked, or signal:NAME") from None
+
+
+def read_reaction(text: str) -> Reaction:
+    """Read ``none``, ``log`` or ``signal:NAME``."""
+    if text in ("none", "log"):
+        return Reaction(text)
+    number = _read_signal_of(text)
+    if number:
+        return Reaction("signal", number)
+    raise ValueError(f"{units.shown(text)} is no action: use none, log or signal:NAME")
+
+
+def read_count(text: str) -> int | None:
+    """Read a whole number; ``none`` is None."""
+    if text == "none":
+        return None
+    try:
+        return units.parse_count(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or none") from None
+
+
+def read_signal(text: str) -> int:
+    """Read a signal; ``none`` is 0."""
+    return 0 if text == "none" else units.parse_signal(text)
+
+
+def read_codes(text: str) -> tuple[str, ...]:
+    """Read codes of findings that can be allowed; ``none`` is empty."""
+    if text == "none":
+        return ()
+    codes = units.split_list(text)
+    for code in codes:
+        if code not in CODES:
+            hint = units.did_you_mean(code, CODES)
+            raise ValueError(f"{units.shown(code)} is the code of no finding{hint}")
+        if not CODES[code][2]:
+            raise ValueError(f"{code} cannot be allowed: nothing could be started with it")
+    return codes
+
+
+def _refuse_option(text: str) -> None:
+    """Refuse as a name what is empty, or is the next option of a line that forgot the value."""
+    if not text:
+        raise ValueError("'' is no name: use a name or a path, or none")
+    if text[:2] == "--":
+        raise ValueError(f"{units.shown(text)} looks like an option; ./{text} would be a path")
+
+
+def read_report(text: str) -> ReportTo | None:
+    """Read a path or ``fd:N``; ``none`` is None; a placeholder must be known."""
+    if text == "none":
+        return None
+    if text[:3] == "fd:":
+        return ReportTo("", units.parse_integer(text[3:], 0, 2**31 - 1, "descriptor"))
+    _refuse_option(text)
+    for part in text.split("{")[1:]:
+        word, closed, _ = part.partition("}")
+        if closed and word not in PLACEHOLDERS:
+            known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            raise ValueError(f"{units.shown('{' + word + '}')} is no placeholder: use {known}")
+    return ReportTo(text)
+
+
+def read_text(text: str) -> str:
+    """Read any text but the empty one; ``none`` is empty."""
+    _refuse_option(text)
+    return "" if text == "none" else text
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+def _signal_or(number: int, word: str) -> str:
+    return f"signal:{units.signal_name(number)}" if number else word
+
+
+def write_limit_demand(demand: LimitDemand) -> str:
+    """Write a demand as ``nofile=1024:4096``."""
+    spell = units.spell_size if demand.name in units.RLIMITS_IN_BYTES else _spell_number
+    hard = "" if demand.hard is None else f":{spell(demand.hard)}"
+    return f"{demand.name}={spell(demand.soft)}{hard}"
+
+
+def _spell_number(value: int) -> str:
+    return "unlimited" if value == units.UNLIMITED else str(value)
+
+
+def _write_caps(names: tuple[str, ...] | None) -> str:
+    return "auto" if names is None else ",".join(names) or "none"
+
+
+def _write_user(who: Identity | None) -> str:
+    return "none" if who is None else f"{who.user}:{who.group}" if who.group else who.user
+
+
+def _write_sched(sched: Sched | None) -> str:
+    if sched is None:
+        return "inherit"
+    return f"{sched.policy}:{sched.priority}" if sched.priority else sched.policy
+
+
+def _write_arm(arm: Arm) -> str:
+    if arm.when == "time":
+        return units.spell_time(arm.after_ns)
+    return _signal_or(arm.signal, "locked")
+
+
+def _write_report(to: ReportTo | None) -> str:
+    return "none" if to is None else to.path or f"fd:{to.fd}"
+
+
+def _unless_none(write: Callable[[Any], str], word: str) -> Callable[[Any], str]:
+    return lambda value: word if value is None else write(value)
+
+
+def _joined(items: tuple[str, ...]) -> str:
+    return ",".join(items) or "none"
+
+
+# kind: (text of one occurrence → value, value → text); choices read their row too
+KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any], str]]] = {
+    SWITCH: (read_switch, lambda value: "true" if value else "false"),
+    "choice": (read_choice, str),
+    "children": (read_children, str),
+    "lock": (read_lock, _joined),
+    "size": (read_prefault, lambda size: units.spell_size(size) if size else "none"),
+    "limit": (read_limit, lambda v: v if isinstance(v, str) else units.spell_size(v)),
+    "rlimit": (read_rlimit, write_limit_demand),
+    "caps": (read_caps, _write_caps),
+    "user": (read_user, _write_user),
+    "sched": (read_sched, _write_sched),
+    "cpus": (read_cpus, _unless_none(units.format_cpus, "inherit")),
+    "nice": (read_nice, _unless_none(str, "inherit")),
+    "slack": (read_slack, _unless_none(units.spell_time, "inherit")),
+    "arm": (read_arm, _write_arm),
+    "reaction": (read_reaction, lambda reaction: _signal_or(reaction.signal, reaction.do)),
+    "count": (read_count, _unless_none(str, "none")),
+    "signal": (read_signal, lambda number: units.signal_name(number) if number else "none"),
+    "codes": (read_codes, _joined),
+    "report": (read_report, _write_report),
+    "text": (read_text, lambda text: text or "none"),
+}
+ROW_KINDS = ("choice", "children")  # their readers need the row
+
+
+def read(row: Row, text: str) -> Any:
+    """Read one text of ``row``'s option; ValueError says what is allowed."""
+    reader = KINDS[row.kind][0]
+    return reader(text, row) if row.kind in ROW_KINDS else reader(text)
+
+
+def write(row: Row, value: Any) -> str:
+    """Write the whole value of ``row``'s field as the command line has it, for people and report.
+
+    The items of a repeatable limit are separated by spaces, as in its twin.
+    """
+    writer = KINDS[row.kind][1]
+    if row.kind == "rlimit":
+        return " ".join(writer(item) for item in value) or "none"
+    return writer(value)

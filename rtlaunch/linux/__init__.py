@@ -1,0 +1,1 @@
+"""TOUCH: one function per kernel operation, named after it; imports core."""
