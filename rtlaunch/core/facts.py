@@ -1,0 +1,74 @@
+"""What a launch is decided on: everything survey read, as values.
+
+It holds records only. Whoever needs a new fact adds a field here and reads it
+in :mod:`rtlaunch.engine.survey`; whoever decides takes it from here.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rtlaunch.core.caps import Credentials
+    from rtlaunch.core.limits import Limit
+    from rtlaunch.core.target import Reach, Target
+
+
+class Account(Record):
+    """The user of ``--user``, from passwd(5) and group(5)."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+    shell: str
+
+
+class Host(Record):
+    """The machine: uname(2), page size in bytes, and whose process we are."""
+
+    name: str
+    kernel: str
+    arch: str
+    page_bytes: int
+    pid: int
+    parent_pid: int
+
+
+class Shim(Record):
+    """The preload object for this machine.
+
+    ``path`` is where it lies; ``preload`` is a name for it that LD_PRELOAD can
+    carry (no space, no colon), empty when there is none.
+    """
+
+    machine: str
+    path: str
+    preload: str
+    noexec: bool = False
+
+
+class Facts(Record):
+    """All facts of a launch, read once before anything is changed.
+
+    ``cpus`` is the affinity mask, ``possible_cpus`` the CPUs that our cpuset
+    lets us ask for; ``account`` is None without ``--user``; ``shim`` is None
+    when the package holds none for this machine.
+    """
+
+    host: Host
+    who: Credentials
+    limits: Mapping[str, Limit]
+    cpus: frozenset[int]
+    possible_cpus: frozenset[int]
+    policy: int
+    nice: int
+    target: Target
+    reach: Reach
+    shim: Shim | None
+    account: Account | None
+    environ: Mapping[str, str]

@@ -1,0 +1,1 @@
+"""DO: the story of a launch, from survey to outcome; imports core and linux."""
