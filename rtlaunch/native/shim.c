@@ -1,0 +1,357 @@
+/*
+ * shim.c - the guest: asks the launcher, locks this process and touches its stack, before main() runs.
+ *
+ * Why it has no libc: one file must load under glibc and musl, and a library that needs a libc would
+ * bring its own. Nothing is exported, nothing allocated, no thread, no handler; once the constructor has
+ * returned, no instruction here runs again. What is said, and in which order, is told in protocol.h.
+ *
+ * It must not decide anything that the launcher can decide, print anything, or read /proc: a child
+ * that is not meant pays for one walk over its environment and for getpid(), nothing more.
+ *
+ * When something fails:
+ *   before LOCK   no channel, not that socket, launcher gone: the image is nobody's business; it runs on.
+ *   no pair       (no descriptor left, say) RECORD with the errno goes to the channel itself, and the
+ *                 verdict is awaited there: the launcher never waits in vain, and a strict target does
+ *                 not run unlocked. Two images in that state at once could read each other's verdict,
+ *                 and the launcher has the same one for both unless one of them is a helper.
+ *   after LOCK    RECORD carries the errno; the launcher judges. If it dies: 125 when strict, else run on.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#include <asm/mman.h>
+#include <linux/prctl.h>
+#include <linux/time_types.h>
+#include <linux/uio.h>
+
+#include ARCH_HEADER
+#include "protocol.h"
+
+/* A call to any of these would be an undefined symbol in someone else's process. */
+#pragma GCC poison malloc calloc realloc free alloca memcpy memset memmove strlen strcmp strncmp strtoul
+#pragma GCC poison printf fprintf write read open close fopen getenv setenv getpid mlockall prctl errno
+#pragma GCC poison socketpair sendmsg recvmsg send recv exit _exit abort signal sigaction pthread_create
+
+/* The kernel's words that no uapi header carries (include/linux/socket.h, include/linux/net.h). */
+#define AF_UNIX 1
+#define SOCK_SEQPACKET 5
+#define SOCK_CLOEXEC 02000000
+#define SOL_SOCKET 1
+#define SCM_RIGHTS 1
+#define MSG_NOSIGNAL 0x4000
+#define MSG_TRUNC 0x20
+#define CLOCK_MONOTONIC 1
+#define EINTR 4
+#define EPROTO 71
+
+#define MCL_ALL (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)
+
+/* Touching each 4096th byte touches each page, whatever the page size: none is smaller. */
+#define SMALLEST_PAGE 4096
+#define PAGE_MASK (~(uint64_t)(SMALLEST_PAGE - 1))
+
+/* struct user_msghdr and struct cmsghdr, include/linux/socket.h. */
+struct message_header {
+    void *name;
+    int name_bytes;
+    struct iovec *parts;
+    size_t part_count;
+    void *control;
+    size_t control_bytes;
+    unsigned int flags;
+};
+
+struct passed_descriptor {
+    size_t bytes; /* of the header and the descriptor, without the padding */
+    int level;
+    int type;
+    int fd;
+    int padding;
+};
+
+struct channel {
+    uint64_t fd;
+    uint64_t dev;
+    uint64_t ino;
+    uint64_t pid;
+};
+
+/* Weak: a program without libc has none, and then the shim has no settings and returns. */
+extern char **__environ __attribute__((weak, visibility("default")));
+
+/* ---- the kernel: one function per operation; each returns -errno where it fails ---- */
+
+static long sys_getpid(void)
+{
+    return arch_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
+}
+
+static long sys_fstat(int fd, arch_stat *found)
+{
+    return arch_syscall(__NR_fstat, fd, (long)found, 0, 0, 0, 0);
+}
+
+static long sys_close(int fd)
+{
+    return arch_syscall(__NR_close, fd, 0, 0, 0, 0, 0);
+}
+
+static long sys_socketpair(int pair[2])
+{
+    return arch_syscall(__NR_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, (long)pair, 0, 0);
+}
+
+static long sys_sendmsg(int fd, const struct message_header *header)
+{
+    long sent;
+
+    do {
+        sent = arch_syscall(__NR_sendmsg, fd, (long)header, MSG_NOSIGNAL, 0, 0, 0);
+    } while (sent == -EINTR);
+    return sent;
+}
+
+/* MSG_TRUNC: a datagram that is too long tells its true length, and so is seen to be none of ours. */
+static long sys_recv(int fd, struct rtl_message *message)
+{
+    long received;
+
+    do {
+        received = arch_syscall(__NR_recvfrom, fd, (long)message, sizeof *message, MSG_TRUNC, 0, 0);
+    } while (received == -EINTR);
+    return received;
+}
+
+static long sys_mlockall(uint32_t flags)
+{
+    return arch_syscall(__NR_mlockall, (long)flags, 0, 0, 0, 0, 0);
+}
+
+static void sys_prctl_pdeathsig(int signal_number)
+{
+    arch_syscall(__NR_prctl, PR_SET_PDEATHSIG, signal_number, 0, 0, 0, 0);
+}
+
+static uint64_t sys_clock_monotonic_ns(void)
+{
+    struct __kernel_timespec now = {0, 0};
+
+    arch_syscall(__NR_clock_gettime, CLOCK_MONOTONIC, (long)&now, 0, 0, 0, 0);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+__attribute__((noreturn)) static void refuse(void)
+{
+    for (;;)
+        arch_syscall(__NR_exit_group, RTL_EXIT_REFUSED, 0, 0, 0, 0, 0);
+}
+
+/* ---- the settings ---- */
+
+/* Return what follows `RTL_CHANNEL_VARIABLE=` in the environment, or NULL. */
+static const char *channel_text(void)
+{
+    static const char name[] = RTL_CHANNEL_VARIABLE "=";
+
+    if (!&__environ || !__environ)
+        return NULL;
+    for (char **entry = __environ; *entry; entry++) {
+        size_t same = 0;
+
+        while (name[same] && (*entry)[same] == name[same])
+            same++;
+        if (!name[same])
+            return *entry + same;
+    }
+    return NULL;
+}
+
+/* Return the value of a lower-case hexadecimal digit, or -1. */
+static int hex_digit(char digit)
+{
+    if (digit >= '0' && digit <= '9')
+        return digit - '0';
+    if (digit >= 'a' && digit <= 'f')
+        return digit - 'a' + 10;
+    return -1;
+}
+
+/* Read one number of at most 16 digits that ends with `end`; return what follows it, NULL if it is none. */
+static const char *hex_number(const char *text, char end, uint64_t *number)
+{
+    const char *at = text;
+
+    *number = 0;
+    for (; hex_digit(*at) >= 0 && at - text < 16; at++)
+        *number = *number << 4 | (uint64_t)hex_digit(*at);
+    return at > text && *at == end ? at + 1 : NULL;
+}
+
+/* Read FD:DEV:INO:PID; return whether it is that and nothing else. */
+static int channel_parse(const char *text, struct channel *channel)
+{
+    return (text = hex_number(text, ':', &channel->fd)) && (text = hex_number(text, ':', &channel->dev)) &&
+           (text = hex_number(text, ':', &channel->ino)) && hex_number(text, '\0', &channel->pid) &&
+           channel->fd <= INT32_MAX;
+}
+
+/* Say whether the descriptor still is the launcher's socket: its number may have been used again.
+ * The device is that of the kernel's sockets, which no file has. */
+static int channel_is_open(const struct channel *channel)
+{
+    arch_stat found;
+
+    return sys_fstat((int)channel->fd, &found) == 0 && found.st_dev == channel->dev &&
+           found.st_ino == channel->ino;
+}
+
+/* ---- the words ---- */
+
+static struct rtl_message message_of(uint32_t kind)
+{
+    struct rtl_message message = {.protocol = RTL_PROTOCOL, .kind = kind};
+
+    message.time_ns = sys_clock_monotonic_ns();
+    return message;
+}
+
+/* Send one message, with a descriptor unless `passed` is negative; 0 or -errno. */
+static long say(int fd, struct rtl_message *message, int passed)
+{
+    struct iovec part = {message, sizeof *message};
+    struct passed_descriptor control = {
+        .bytes = offsetof(struct passed_descriptor, padding), .level = SOL_SOCKET, .type = SCM_RIGHTS, .fd = passed};
+    struct message_header header = {.parts = &part, .part_count = 1};
+    long sent;
+
+    if (passed >= 0) {
+        header.control = &control;
+        header.control_bytes = sizeof control;
+    }
+    sent = sys_sendmsg(fd, &header);
+    if (sent == (long)sizeof *message)
+        return 0;
+    return sent < 0 ? sent : -EPROTO;
+}
+
+/* Wait for one message and return its kind; 0 at the end of file, and for what is no message of ours. */
+static uint32_t hear(int fd, struct rtl_message *heard)
+{
+    if (sys_recv(fd, heard) != (long)sizeof *heard || heard->protocol != RTL_PROTOCOL)
+        return 0;
+    return heard->kind;
+}
+
+/* ---- the work ---- */
+
+/* Write to each page below our own frame, so that the stack has grown before it is locked. The frame's
+ * own page is there already; what a leaf function keeps below its frame ends within the next one. */
+__attribute__((noinline)) static void prefault_stack(const struct rtl_message *told, struct rtl_message *record)
+{
+    uint64_t frame = (uint64_t)__builtin_frame_address(0);
+    uint64_t wanted = told->stack_bytes < frame ? frame - told->stack_bytes : 0;
+    uint64_t bottom = wanted & PAGE_MASK;
+    uint64_t page = frame & PAGE_MASK;
+
+    if (bottom < told->stack_low)
+        bottom = told->stack_low;
+    while (page >= SMALLEST_PAGE && page - SMALLEST_PAGE >= bottom) {
+        page -= SMALLEST_PAGE;
+        *(volatile char *)page = 0;
+    }
+    record->stack_low = page;
+    record->stack_bytes = frame - page;
+}
+
+/* Do what LOCK asks and return the record of it. The stack comes first: growing a locked stack past
+ * RLIMIT_MEMLOCK is SIGSEGV (acct_stack_growth, mm/vma.c), mlockall past it is an errno. */
+static struct rtl_message lock(const struct rtl_message *told)
+{
+    struct rtl_message record = {0};
+    uint64_t before;
+
+    prefault_stack(told, &record);
+    before = sys_clock_monotonic_ns();
+    if (told->flags & MCL_ALL)
+        record.error = (int32_t)-sys_mlockall(told->flags & MCL_ALL);
+    record.time_ns = sys_clock_monotonic_ns();
+    record.lock_ns = record.time_ns - before;
+    return record;
+}
+
+/* Hand in the record and abide by the verdict: return for GO, else end or return as LOCK's flags say.
+ *
+ * The launcher's child was given PR_SET_PDEATHSIG SIGKILL before exec, and exec keeps it: whenever the
+ * launcher dies, either that one or the final one is armed, and no instant lies between the two. */
+static void settle(int fd, struct rtl_message *record, const struct rtl_message *told)
+{
+    struct rtl_message verdict;
+    uint32_t kind;
+
+    record->protocol = RTL_PROTOCOL;
+    record->kind = RTL_RECORD;
+    kind = say(fd, record, -1) == 0 ? hear(fd, &verdict) : 0;
+    if (kind == RTL_GO) {
+        if (told->flags & RTL_DEATHSIG)
+            sys_prctl_pdeathsig(told->error);
+    } else if (kind == RTL_REFUSE || told->flags & RTL_STRICT) {
+        refuse();
+    }
+}
+
+/* Ask on our end of the pair and do as told. */
+static void converse(int fd)
+{
+    struct rtl_message told;
+    uint32_t kind = hear(fd, &told);
+
+    if (kind == RTL_LOCK) {
+        struct rtl_message record = lock(&told);
+
+        settle(fd, &record, &told);
+    } else if (kind == RTL_REFUSE) {
+        refuse();
+    }
+}
+
+/* Announce this image on the channel, with a fresh pair; our end of it, or -errno. */
+static long announce(int channel)
+{
+    struct rtl_message entered = message_of(RTL_ENTERED);
+    int pair[2];
+    long error = sys_socketpair(pair);
+
+    if (error)
+        return error;
+    error = say(channel, &entered, pair[1]);
+    sys_close(pair[1]);
+    if (!error)
+        return pair[0];
+    sys_close(pair[0]);
+    return error;
+}
+
+__attribute__((constructor)) static void rtlaunch_shim(void)
+{
+    static const struct rtl_message nothing_told = {0};
+    const char *text = channel_text();
+    struct channel channel;
+    long pair;
+
+    if (!text || !channel_parse(text, &channel))
+        return;
+    if (channel.pid != 0 && channel.pid != (uint64_t)sys_getpid())
+        return;
+    if (!channel_is_open(&channel))
+        return;
+    pair = announce((int)channel.fd);
+    if (pair < 0) {
+        struct rtl_message record = message_of(RTL_RECORD);
+
+        record.error = (int32_t)-pair;
+        settle((int)channel.fd, &record, &nothing_told);
+        return;
+    }
+    converse((int)pair);
+    sys_close((int)pair);
+}
