@@ -1,0 +1,60 @@
+"""Which signals that reach rtlaunch belong to the target, and which it has already.
+
+Pure. The rule: what the terminal sent went to the whole foreground process
+group, so to the target too, and is not sent again; everything else was meant
+for the program that rtlaunch stands for.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from rtlaunch.core.record import Record
+
+SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGCHLD, SIGCONT = 1, 2, 3, 13, 17, 18
+SIGTSTP, SIGTTIN, SIGTTOU, SIGXCPU, SIGXFSZ, SIGWINCH = 20, 21, 22, 24, 25, 28
+
+SI_KERNEL = 0x80  # sigaction(2)
+SI_QUEUE = -1
+
+# What a terminal sends to its foreground group (drivers/tty/n_tty.c, tty_io.c, tty_jobctrl.c),
+# and what the kernel sends for the limits of one process (kernel/time/posix-cpu-timers.c).
+FROM_TERMINAL = frozenset((SIGHUP, SIGINT, SIGQUIT, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH))
+OWN_LIMITS = frozenset((SIGXCPU, SIGXFSZ))
+
+# A hangup reaches the session leader alone, who is to pass it on (__tty_hangup).
+TO_SESSION_LEADER = frozenset((SIGHUP, SIGCONT))
+
+# struct signalfd_siginfo, include/uapi/linux/signalfd.h: signo, errno, code, pid, uid, fd, tid,
+# band, overrun, trapno, status, int, ptr.
+SIGINFO = Struct("=IiiIIiIIIIiiQ")
+SIGINFO_BYTES = 128
+
+
+class Signal(Record):
+    """One signal as signalfd(2) tells it; ``value`` is the 64-bit sigval of a queued one."""
+
+    number: int
+    code: int
+    sender_pid: int
+    value: int
+
+
+def parse_signals(data: bytes) -> tuple[Signal, ...]:
+    """Parse what one read of a signalfd returned."""
+    found = []
+    for start in range(0, len(data), SIGINFO_BYTES):
+        fields = SIGINFO.unpack_from(data, start)
+        found.append(Signal(fields[0], fields[2], fields[3], fields[12]))
+    return tuple(found)
+
+
+def is_for_target(signal: Signal, own_pid: int, leads_session: bool) -> bool:
+    """Tell whether to pass ``signal`` on; SIGCHLD is ours and never is."""
+    if signal.number == SIGCHLD or (signal.number == SIGPIPE and signal.sender_pid == own_pid):
+        return False
+    if signal.code != SI_KERNEL:
+        return True
+    if signal.number in TO_SESSION_LEADER and leads_session:
+        return True
+    return signal.number not in FROM_TERMINAL | OWN_LIMITS

@@ -1,0 +1,239 @@
+"""The plan of a launch: a tuple of actions, pure data that describes itself.
+
+``rtlaunch plan``, ``-v`` and the error of an action that fails print the same
+words. The order is the kernel's: what needs privileges stands before the
+change of user that gives them up, and no_new_privs stands last.
+
+Nothing here touches the system: :mod:`rtlaunch.engine.apply` performs what
+stands before exec, the shim and the launcher the rest.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core import caps, limits
+from rtlaunch.core.record import Record, replace
+from rtlaunch.core.units import format_cpus, format_size, signal_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.facts import Account, Facts
+    from rtlaunch.core.findings import Finding
+    from rtlaunch.core.options import Options
+
+
+class SetLimit(Record):
+    """Set one resource limit (prlimit(2)); a demanded one must hold, ``max`` takes what it gets."""
+
+    change: limits.LimitChange
+
+    def describe(self) -> str:
+        """Say the change with both values."""
+        return self.change.describe()
+
+
+class SetAffinity(Record):
+    """Bind the target to CPUs (sched_setaffinity(2))."""
+
+    cpus: tuple[int, ...]
+
+    def describe(self) -> str:
+        """Say which CPUs."""
+        return f"run on CPUs {format_cpus(self.cpus)}"
+
+
+class SetScheduler(Record):
+    """Set policy and static priority (sched_setscheduler(2))."""
+
+    policy: str
+    priority: int
+
+    def describe(self) -> str:
+        """Say policy and priority."""
+        return f"schedule as {self.policy}, priority {self.priority}"
+
+
+class SetNice(Record):
+    """Set the nice value (setpriority(2))."""
+
+    nice: int
+
+    def describe(self) -> str:
+        """Say the nice value."""
+        return f"set nice {self.nice}"
+
+
+class SetTimerSlack(Record):
+    """Set the timer slack in ns (PR_SET_TIMERSLACK, kept over exec)."""
+
+    slack_ns: int
+
+    def describe(self) -> str:
+        """Say the slack."""
+        return f"set timer slack {self.slack_ns} ns"
+
+
+class BecomeUser(Record):
+    """Change groups and user ids, keeping the capabilities that shall become ambient."""
+
+    account: Account
+    keep: bool
+
+    def describe(self) -> str:
+        """Say whom we become."""
+        who = self.account
+        return f"become {who.name} (uid {who.uid}, gid {who.gid}, groups {list(who.groups)})"
+
+
+class RaiseAmbient(Record):
+    """Put capabilities into the inheritable and ambient sets (PR_CAP_AMBIENT_RAISE)."""
+
+    caps: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Name the capabilities."""
+        return "raise ambient " + ", ".join(f"CAP_{cap.upper()}" for cap in self.caps)
+
+
+class SetNoNewPrivs(Record):
+    """Set no_new_privs (PR_SET_NO_NEW_PRIVS); nothing after it can gain privileges."""
+
+    def describe(self) -> str:
+        """Say so."""
+        return "set no_new_privs"
+
+
+class Execute(Record):
+    """Start the program (execve(2)), the shim first in LD_PRELOAD unless ``preload`` is empty."""
+
+    path: str
+    argv: tuple[str, ...]
+    preload: str
+
+    def describe(self) -> str:
+        """Say what is started, through which shim."""
+        through = f" through {self.preload}" if self.preload else ""
+        return f"exec {self.path}{through}"
+
+
+class Lock(Record):
+    """What the shim does before main(): mlockall(2), then touching the main stack."""
+
+    flags: tuple[str, ...]
+    prefault_bytes: int
+    children: str
+
+    def describe(self) -> str:
+        """Say flags, prefault and who is meant."""
+        calls = "|".join(f"MCL_{flag.upper()}" for flag in self.flags)
+        lock = f"mlockall({calls})" if calls else "no mlockall"
+        whom = "the program and its children" if self.children == "all" else "the program"
+        stack = f"touch {format_size(self.prefault_bytes)} of its stack"
+        return f"before main() of {whom}: {lock}, {stack}, prove both"
+
+
+class WatchFaults(Record):
+    """What the supervisor thread does once the proof is in."""
+
+    source: str
+    pdeathsig: int
+
+    def describe(self) -> str:
+        """Say how faults are watched and what happens if rtlaunch dies."""
+        ends = f"send it {signal_name(self.pdeathsig)}" if self.pdeathsig else "leave it alone"
+        return f"watch page faults ({self.source}); should rtlaunch die, {ends}"
+
+
+Action = (
+    SetLimit | SetAffinity | SetScheduler | SetNice | SetTimerSlack | BecomeUser | RaiseAmbient
+    | SetNoNewPrivs | Execute | Lock | WatchFaults
+)  # fmt: skip
+
+
+def may_raise_hard(facts: Facts) -> bool:
+    """Tell whether we may raise a hard limit: CAP_SYS_RESOURCE, in the initial user namespace."""
+    who = facts.who
+    return who.initial_userns and caps.has(who.caps.effective, caps.CAP_SYS_RESOURCE)
+
+
+def ambient_caps(options: Options, facts: Facts) -> tuple[str, ...]:
+    """Return the capabilities to raise: those asked for, or the automatic default.
+
+    The default is CAP_IPC_LOCK, only when ``--user`` leaves root, the memlock
+    limit could not be raised to unlimited, and we hold the capability.
+    """
+    if options.ambient_caps is not None:
+        return options.ambient_caps
+    leaves_root = facts.account is not None and facts.who.euid == 0 and facts.account.uid != 0
+    if not leaves_root or not options.lock or may_raise_hard(facts):
+        return ()
+    if facts.limits["memlock"].hard == -1:
+        return ()
+    holds = caps.has(facts.who.caps.permitted, caps.CAP_IPC_LOCK)
+    return ("ipc_lock",) if holds else ()
+
+
+def target_credentials(options: Options, facts: Facts) -> caps.Credentials:
+    """Predict who the target is just before exec."""
+    who = facts.who
+    if facts.account is not None:
+        account = facts.account
+        who = caps.after_setuid(who, account.uid, account.gid, account.groups)
+    who = caps.with_ambient(who, caps.mask_of(ambient_caps(options, facts)))
+    return replace(who, no_new_privs=who.no_new_privs or options.no_new_privs)
+
+
+def before_exec(options: Options, facts: Facts) -> tuple[Action, ...]:
+    """Return what the child does to itself, in order."""
+    actions: list[Action] = [
+        SetLimit(change)
+        for change in limits.changes(options, facts.limits, may_raise_hard(facts))
+    ]
+    if options.cpu_list is not None:
+        actions.append(SetAffinity(options.cpu_list))
+    if options.sched is not None:
+        actions.append(SetScheduler(options.sched.policy, options.sched.priority))
+    if options.nice is not None:
+        actions.append(SetNice(options.nice))
+    if options.timer_slack is not None:
+        actions.append(SetTimerSlack(options.timer_slack))
+    ambient = ambient_caps(options, facts)
+    if facts.account is not None:
+        actions.append(BecomeUser(facts.account, bool(ambient)))
+    if ambient:
+        actions.append(RaiseAmbient(ambient))
+    if options.no_new_privs:
+        actions.append(SetNoNewPrivs())
+    return tuple(actions)
+
+
+# Findings that say that no preload reaches the program; waived, it runs without one.
+UNREACHED = frozenset(
+    (
+        "target-static", "target-setuid", "target-file-caps", "target-class", "target-machine",
+        "shim-missing", "shim-path",
+    )
+)  # fmt: skip
+
+
+def as_far_as_possible(action: Action) -> Action:
+    """Turn a demanded limit, whose refusal was waived, into one that takes what it gets."""
+    if not isinstance(action, SetLimit):
+        return action
+    return SetLimit(replace(action.change, demanded=False))
+
+
+def make_plan(
+    options: Options, facts: Facts, findings: tuple[Finding, ...] = ()
+) -> tuple[Action, ...]:
+    """Return the whole plan of a launch; without preload where waived findings rule it out."""
+    codes = {finding.code for finding in findings}
+    preload = facts.shim.preload if facts.shim and not codes & UNREACHED else ""
+    steps = before_exec(options, facts)
+    if "limit-raise" in codes:
+        steps = tuple(map(as_far_as_possible, steps))
+    return (
+        *steps,
+        Execute(facts.target.path, facts.target.argv, preload),
+        Lock(options.lock, options.prefault_stack, options.children),
+        WatchFaults(options.watch, options.pdeathsig),
+    )

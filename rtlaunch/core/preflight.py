@@ -1,0 +1,290 @@
+"""What stands against a launch, found before anything is changed.
+
+Pure: options and facts in, findings out, each with the numbers that it rests
+on. The lock itself is judged by the kernel and by :mod:`rtlaunch.core.proof`;
+here is only what would certainly fail, or would fail too late to be said well.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core import caps, limits, plan
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.record import replace
+from rtlaunch.core.target import judge
+from rtlaunch.core.units import (
+    CAPABILITY_NUMBERS,
+    REALTIME_POLICIES,
+    UNLIMITED,
+    format_cpus,
+    format_limit,
+    format_size,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rtlaunch.core.facts import Facts
+    from rtlaunch.core.options import Options
+
+# sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3): all judged by the consumer's PID.
+PID_BOUND_VARIABLES = ("NOTIFY_SOCKET", "LISTEN_PID", "WATCHDOG_PID")
+
+# What the kernel and ld.so put on a stack below the arguments: auxv, ld.so's own frames.
+STACK_IN_USE_BYTES = 64 << 10
+
+
+def findings(options: Options, facts: Facts) -> tuple[Finding, ...]:
+    """Return everything found, worst questions first; waived ones are marked so."""
+    found = [finding for check in CHECKS for finding in check(options, facts)]
+    return tuple(waive(finding, options) for finding in found)
+
+
+def waive(finding: Finding, options: Options) -> Finding:
+    """Mark a finding as accepted where ``--allow`` or ``--best-effort`` says so."""
+    accepted = finding.waivable and (options.best_effort or finding.code in options.allow)
+    return replace(finding, waived=True) if accepted else finding
+
+
+def of_target(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find what is wrong with the command itself, or keeps a preload from reaching it."""
+    who = plan.target_credentials(options, facts)
+    return judge(facts.target, who, facts.reach)
+
+
+def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find a shim that is not there, or that the loader could not map."""
+    if facts.shim is None:
+        yield Finding(
+            "shim-missing",
+            f"this installation has no shim for {facts.host.arch}",
+            why="the shim is what locks the program before main()",
+            values={"machine": facts.host.arch},
+        )
+        return
+    if not facts.shim.preload:
+        yield Finding(
+            "shim-path",
+            f"LD_PRELOAD cannot carry the shim's path {facts.shim.path!r}, and no alias for it "
+            "could be made",
+            why="ld.so splits LD_PRELOAD at spaces and colons",
+            values={"path": facts.shim.path},
+        )
+    if facts.shim.noexec:
+        yield Finding(
+            "shim-path",
+            f"the shim {facts.shim.path} is on a file system mounted noexec",
+            why="ld.so cannot map it executable, says so on stderr and goes on without it",
+            values={"path": facts.shim.path},
+        )
+
+
+def of_surroundings(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find protocols that are bound to our PID, which the target will not have."""
+    present = [name for name in PID_BOUND_VARIABLES if facts.environ.get(name)]
+    if present:
+        yield Finding(
+            "notify-supervise",
+            f"{', '.join(present)} is set, and the program would run as a child of rtlaunch",
+            why="readiness, sockets and watchdog belong to the PID the service manager started",
+            values={"variables": present},
+        )
+
+
+def of_limits(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find limits that were demanded and cannot be had."""
+    may_raise = plan.may_raise_hard(facts)
+    for change in limits.changes(options, facts.limits, may_raise):
+        finding = limits.impossible(change, may_raise)
+        if finding:
+            yield finding
+
+
+def memlock_after(options: Options, facts: Facts) -> int:
+    """Return the soft memlock limit in bytes that the target will have."""
+    for change in limits.changes(options, facts.limits, plan.may_raise_hard(facts)):
+        if change.name == "memlock":
+            return change.after.soft
+    return facts.limits["memlock"].soft
+
+
+def will_hold_ipc_lock(options: Options, facts: Facts) -> bool:
+    """Tell whether the image after exec has CAP_IPC_LOCK where the kernel asks for it.
+
+    mm/mlock.c can_do_mlock asks the initial user namespace, so a capability
+    held in another one counts for nothing.
+    """
+    program = facts.target.program
+    marked = program is not None and program.file_caps is not None and not program.nosuid
+    after = caps.after_exec(plan.target_credentials(options, facts), marked)
+    return facts.who.initial_userns and caps.has(after.effective, caps.CAP_IPC_LOCK)
+
+
+def of_lock(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find a lock that must fail: no capability and a limit below the least a program needs."""
+    if not options.lock or will_hold_ipc_lock(options, facts):
+        return
+    limit = memlock_after(options, facts)
+    program = facts.target.program
+    least = max(program.elf.load_bytes if program and program.elf else 0, 1)
+    if limit == UNLIMITED or limit >= least:
+        return
+    yield Finding(
+        "memlock-limit",
+        f"{facts.target.command} needs at least {format_size(least)} locked; RLIMIT_MEMLOCK is "
+        f"{format_size(limit)} (hard {format_limit('memlock', facts.limits['memlock'].hard)}), "
+        "no CAP_IPC_LOCK",
+        why="without CAP_IPC_LOCK the kernel locks no more than RLIMIT_MEMLOCK",
+        values={"needed_bytes": least, "soft": limit, "hard": facts.limits["memlock"].hard},
+    )
+
+
+def stack_limit(options: Options, facts: Facts) -> int:
+    """Return the soft stack limit in bytes that the target will have."""
+    asked = [ask.soft for ask in options.limit if ask.name == "stack"]
+    return asked[-1] if asked else facts.limits["stack"].soft
+
+
+def stack_room(options: Options, facts: Facts) -> int:
+    """Return how many bytes of main stack the limit leaves below arguments and environment."""
+    soft = stack_limit(options, facts)
+    if soft == UNLIMITED:
+        return 1 << 62
+    strings = sum(len(key) + len(value) + 10 for key, value in facts.environ.items())
+    strings += sum(len(argument) + 9 for argument in facts.target.argv)
+    return max(0, soft - strings - STACK_IN_USE_BYTES)
+
+
+def of_stack(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find a stack limit below what shall be prefaulted, which would be a SIGSEGV."""
+    room = stack_room(options, facts)
+    if options.prefault_stack <= room:
+        return
+    soft = stack_limit(options, facts)
+    yield Finding(
+        "stack-limit",
+        f"--prefault-stack {format_size(options.prefault_stack)} does not fit: RLIMIT_STACK is "
+        f"{format_size(soft)}, which leaves {format_size(room)}",
+        why="touching the stack below its limit is a SIGSEGV before main()",
+        values={"prefault_bytes": options.prefault_stack, "soft": soft, "room_bytes": room},
+    )
+
+
+def of_user(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find a change of user that the kernel would refuse."""
+    account, who = facts.account, facts.who
+    if account is None or (account.uid == who.uid == who.euid and account.gid == who.gid):
+        return
+    needed = {"CAP_SETUID": caps.CAP_SETUID, "CAP_SETGID": caps.CAP_SETGID}
+    missing = [name for name, cap in needed.items() if not _effective(facts, cap)]
+    if missing:
+        yield Finding(
+            "user-denied",
+            f"cannot become {account.name} (uid {account.uid}) from uid {who.euid}: no "
+            + ", no ".join(missing),
+            why="only CAP_SETUID and CAP_SETGID change to another user",
+            values={"user": account.name, "uid": account.uid},
+        )
+
+
+def _effective(facts: Facts, cap: int) -> bool:
+    return caps.has(facts.who.caps.effective, cap)
+
+
+def of_caps(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find ambient capabilities that were asked for and cannot be raised."""
+    who = facts.who.caps
+    wanted_caps = plan.ambient_caps(options, facts)
+    for wanted in wanted_caps:
+        cap, shown = CAPABILITY_NUMBERS[wanted], f"CAP_{wanted.upper()}"
+        lacking = [
+            name
+            for name, mask in (("permitted", who.permitted), ("bounding", who.bounding))
+            if not caps.has(mask, cap)
+        ]
+        if lacking:
+            yield Finding(
+                "capability-missing",
+                f"cannot give {shown} to the program: it is not in our "
+                + " and ".join(lacking) + " set",
+                why="an ambient capability must be permitted and inheritable first "
+                "(PR_CAP_AMBIENT_RAISE)",
+                values={"capability": shown, "lacking": lacking},
+            )  # fmt: skip
+    if wanted_caps and facts.who.securebits & caps.SECBIT_NO_CAP_AMBIENT_RAISE:
+        yield Finding(
+            "capability-missing",
+            "cannot raise ambient capabilities: securebits forbid it "
+            f"({facts.who.securebits:#x} has SECBIT_NO_CAP_AMBIENT_RAISE)",
+            why="the secure bits were locked down before rtlaunch started",
+            values={"securebits": facts.who.securebits},
+        )
+
+
+def of_scheduling(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find a policy, priority, nice value or CPU that cannot be had."""
+    yield from of_policy(options, facts)
+    yield from of_nice(options, facts)
+    if options.cpu_list is not None and not facts.possible_cpus & frozenset(options.cpu_list):
+        yield Finding(
+            "cpu-unavailable",
+            f"CPUs {format_cpus(options.cpu_list)} were asked for; only "
+            f"{format_cpus(tuple(sorted(facts.possible_cpus)))} may be used here",
+            why="the cpuset of this process allows no others (sched_setaffinity(2), EINVAL)",
+            values={"asked": list(options.cpu_list), "allowed": sorted(facts.possible_cpus)},
+        )
+    elif options.cpu_list is not None:
+        missing = frozenset(options.cpu_list) - facts.possible_cpus
+        if missing:
+            yield Finding(
+                "cpu-unavailable",
+                f"CPUs {format_cpus(tuple(sorted(missing)))} of {format_cpus(options.cpu_list)} "
+                "may not be used here",
+                why="the kernel would leave them out without a word",
+                values={"asked": list(options.cpu_list), "allowed": sorted(facts.possible_cpus)},
+            )
+
+
+def of_policy(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find a real-time policy without CAP_SYS_NICE and above RLIMIT_RTPRIO."""
+    if options.sched is None or options.sched.policy not in REALTIME_POLICIES:
+        return
+    policy, priority = options.sched.policy, options.sched.priority
+    allowed = facts.limits["rtprio"].soft
+    if _effective(facts, caps.CAP_SYS_NICE) or limits.at_most(priority, allowed):
+        return
+    yield Finding(
+        "sched-denied",
+        f"{policy} priority {priority} was asked for; RLIMIT_RTPRIO is {allowed}, "
+        "no CAP_SYS_NICE",
+        why="sched_setscheduler(2) gives real-time priorities up to RLIMIT_RTPRIO only",
+        values={"policy": policy, "priority": priority, "rtprio": allowed},
+    )
+
+
+def of_nice(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find a nice value below what RLIMIT_NICE permits."""
+    if options.nice is None or options.nice >= facts.nice or _effective(facts, caps.CAP_SYS_NICE):
+        return
+    floor = 20 - facts.limits["nice"].soft
+    if facts.limits["nice"].soft != UNLIMITED and options.nice < floor:
+        yield Finding(
+            "sched-denied",
+            f"nice {options.nice} was asked for; RLIMIT_NICE permits {min(floor, 19)} at best, "
+            "no CAP_SYS_NICE",
+            why="setpriority(2) lowers the nice value to 20 - RLIMIT_NICE only",
+            values={"nice": options.nice, "floor": floor},
+        )
+
+
+CHECKS: tuple[Callable[[Options, Facts], Iterable[Finding]], ...] = (
+    of_target,
+    of_surroundings,
+    of_shim,
+    of_user,
+    of_caps,
+    of_limits,
+    of_lock,
+    of_stack,
+    of_scheduling,
+)

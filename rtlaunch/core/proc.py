@@ -1,0 +1,350 @@
+"""Texts of /proc/PID as values: status, stat, limits, maps and smaps (proc(5)).
+
+Also the kernel's own rule for what mlockall can lock, so that the proof asks of
+a mapping what the kernel would give. It must not read anything: texts come
+from :mod:`rtlaunch.linux.proc`.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+UNLIMITED = -1  # RLIM_INFINITY as Python's resource module has it
+
+PAGE_BYTES = 4096  # the smallest page of any kernel; asked only where the caller gives none
+
+
+# ---------------------------------------------------------------- status
+
+
+class Status(Record):
+    """/proc/PID/status: identity, capability sets and signal sets as masks, memory in bytes.
+
+    ``uids`` and ``gids`` are real, effective, saved, file system. A zombie or a
+    kernel thread has no memory: its sizes are 0. ``seccomp`` is 0 off,
+    1 strict, 2 filter.
+    """
+
+    name: str
+    state: str
+    pid: int
+    ppid: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    groups: tuple[int, ...] = ()
+    threads: int = 0
+    vm_size: int = 0
+    vm_lck: int = 0
+    vm_pin: int = 0
+    vm_rss: int = 0
+    vm_stk: int = 0
+    sig_blk: int = 0
+    sig_ign: int = 0
+    sig_cgt: int = 0
+    cap_inh: int = 0
+    cap_prm: int = 0
+    cap_eff: int = 0
+    cap_bnd: int = 0
+    cap_amb: int = 0
+    no_new_privs: int = 0
+    seccomp: int = 0
+    cpus: str = ""
+
+
+def _kilobytes(text: str) -> int:
+    return int(text.split(None, 1)[0]) * 1024
+
+
+def _hexadecimal(text: str) -> int:
+    return int(text, 16)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split())
+
+
+def _letter(text: str) -> str:
+    return text[:1]
+
+
+# label in the file: (field, reader)
+_STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "Name": ("name", str),
+    "State": ("state", _letter),
+    "Pid": ("pid", int),
+    "PPid": ("ppid", int),
+    "Uid": ("uids", _numbers),
+    "Gid": ("gids", _numbers),
+    "Groups": ("groups", _numbers),
+    "Threads": ("threads", int),
+    "VmSize": ("vm_size", _kilobytes),
+    "VmLck": ("vm_lck", _kilobytes),
+    "VmPin": ("vm_pin", _kilobytes),
+    "VmRSS": ("vm_rss", _kilobytes),
+    "VmStk": ("vm_stk", _kilobytes),
+    "SigBlk": ("sig_blk", _hexadecimal),
+    "SigIgn": ("sig_ign", _hexadecimal),
+    "SigCgt": ("sig_cgt", _hexadecimal),
+    "CapInh": ("cap_inh", _hexadecimal),
+    "CapPrm": ("cap_prm", _hexadecimal),
+    "CapEff": ("cap_eff", _hexadecimal),
+    "CapBnd": ("cap_bnd", _hexadecimal),
+    "CapAmb": ("cap_amb", _hexadecimal),
+    "NoNewPrivs": ("no_new_privs", int),
+    "Seccomp": ("seccomp", int),
+    "Cpus_allowed_list": ("cpus", str),
+}
+
+
+def parse_status(text: str) -> Status:
+    """Parse /proc/PID/status; TypeError if it lacks name, state, pids or ids."""
+    found: dict[str, object] = {}
+    for line in text.split("\n"):
+        label, _, rest = line.partition(":")
+        row = _STATUS.get(label)
+        if row is not None:
+            found[row[0]] = row[1](rest.strip())
+    return Status(**found)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- stat
+
+
+class Stat(Record):
+    """/proc/PID/stat, or a thread's: what a watch counts by.
+
+    ``minflt`` and ``majflt`` cover all threads, ended ones too, in the
+    process's file and one thread in /proc/PID/task/TID/stat; times are clock
+    ticks, ``starttime`` since boot; ``startstack`` is 0 where ptrace is denied.
+    """
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    pgrp: int
+    session: int
+    minflt: int
+    majflt: int
+    utime: int
+    stime: int
+    num_threads: int
+    starttime: int
+    startstack: int
+    processor: int
+    rt_priority: int
+    policy: int
+
+
+# Positions after the command's closing parenthesis, `state` being 0: proc(5) counts it as field 3.
+_STAT = (1, 2, 3, 7, 9, 11, 12, 17, 19, 25, 36, 37, 38)
+
+
+def parse_stat(text: str) -> Stat:
+    """Parse a stat line; the command may hold spaces and parentheses. ValueError if cut short."""
+    opening, closing = text.index("("), text.rindex(")")
+    words = text[closing + 2 :].split()
+    if len(words) <= _STAT[-1]:
+        raise ValueError(f"a stat line of {len(words) + 2} fields")
+    numbers = [int(words[at]) for at in _STAT]
+    return Stat(int(text[:opening]), text[opening + 1 : closing], words[0], *numbers)
+
+
+# ---------------------------------------------------------------- limits
+
+# label in the file: name as in --limit (fs/proc/base.c, lnames)
+_LIMITS = {
+    "Max cpu time": "cpu",
+    "Max file size": "fsize",
+    "Max data size": "data",
+    "Max stack size": "stack",
+    "Max core file size": "core",
+    "Max resident set": "rss",
+    "Max processes": "nproc",
+    "Max open files": "nofile",
+    "Max locked memory": "memlock",
+    "Max address space": "as",
+    "Max file locks": "locks",
+    "Max pending signals": "sigpending",
+    "Max msgqueue size": "msgqueue",
+    "Max nice priority": "nice",
+    "Max realtime priority": "rtprio",
+    "Max realtime timeout": "rttime",
+}
+_LABEL_WIDTH = 25  # fs/proc/base.c, proc_pid_limits: "%-25s %-20s %-20s %-10s"
+
+
+def _limit(word: str) -> int:
+    return UNLIMITED if word == "unlimited" else int(word)
+
+
+def parse_limits(text: str) -> dict[str, tuple[int, int]]:
+    """Parse /proc/PID/limits into name: (soft, hard), :data:`UNLIMITED` for no limit."""
+    limits = {}
+    for line in text.split("\n"):
+        name = _LIMITS.get(line[:_LABEL_WIDTH].rstrip())
+        if name is not None:
+            soft, hard, *_ = line[_LABEL_WIDTH:].split()
+            limits[name] = (_limit(soft), _limit(hard))
+    return limits
+
+
+# ---------------------------------------------------------------- maps and smaps
+
+
+class Mapping(Record):
+    """One mapping of a process: addresses, and in smaps what is in memory, in bytes.
+
+    ``perms`` is as in ``rw-p``; ``offset`` is where in the file it begins;
+    ``path`` is the kernel's name for it, with ``[stack]`` and `` (deleted)``,
+    empty for anonymous memory; ``flags`` are VmFlags' two-letter codes, empty
+    when read from maps.
+    """
+
+    start: int
+    end: int
+    perms: str
+    offset: int
+    dev: str
+    inode: int
+    path: str
+    rss: int = 0
+    locked: int = 0
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def size(self) -> int:
+        """Bytes of address space."""
+        return self.end - self.start
+
+    @property
+    def accessible(self) -> bool:
+        """Whether any access is allowed; PROT_NONE memory has no pages to lose."""
+        return self.perms[:3] != "---"
+
+
+_HEADER_FIELDS = 6
+_Header = tuple[int, int, str, int, str, int, str]
+
+
+def _header(line: str) -> _Header:
+    """Split `start-end perms offset dev inode   path`; the path may hold spaces."""
+    words = line.split(None, _HEADER_FIELDS - 1)
+    start, _, end = words[0].partition("-")
+    path = words[5] if len(words) == _HEADER_FIELDS else ""
+    return int(start, 16), int(end, 16), words[1], int(words[2], 16), words[3], int(words[4]), path
+
+
+def parse_maps(text: str) -> tuple[Mapping, ...]:
+    """Parse /proc/PID/maps; residence and flags stay empty."""
+    return tuple(Mapping(*_header(line)) for line in text.split("\n") if line)
+
+
+def _after(text: str, label: str, start: int) -> tuple[str, int]:
+    """Return the rest of the line that ``label`` opens at or after ``start``, and where it ends."""
+    begin = text.index(label, start) + len(label)
+    end = text.index("\n", begin)
+    return text[begin:end], end
+
+
+def parse_smaps(text: str) -> tuple[Mapping, ...]:
+    """Parse /proc/PID/smaps; ValueError if a mapping lacks its lines.
+
+    Three of some 25 lines of a mapping matter: they are searched for, in the
+    kernel's order (fs/proc/task_mmu.c, show_smap), because looking at every
+    line costs five times as much, and the target waits meanwhile.
+    """
+    mappings = []
+    sets: dict[str, frozenset[str]] = {}
+    at, length = 0, len(text)
+    while at < length:
+        header, at = _after(text, "", at)
+        rss, at = _after(text, "\nRss:", at)
+        locked, at = _after(text, "\nLocked:", at)
+        codes, at = _after(text, "\nVmFlags:", at)
+        flags = sets.get(codes)
+        if flags is None:
+            flags = sets[codes] = frozenset(codes.split())
+        mappings.append(Mapping(*_header(header), _kilobytes(rss), _kilobytes(locked), flags))
+        at += 1
+    return tuple(mappings)
+
+
+# ---------------------------------------------------------------- what can be locked, and is
+
+# mm/mlock.c, mlock_fixup(): VM_SPECIAL (VM_IO, VM_DONTEXPAND, VM_PFNMAP, VM_MIXEDMAP), hugetlb and
+# VM_DROPPABLE are passed over in silence; so are the gate area, DAX and secretmem, told by name.
+_NEVER_LOCKED = frozenset(("io", "de", "pf", "mm", "ht", "dp"))
+_NEVER_LOCKED_PATHS = ("[vsyscall]", "/secretmem", "/dev/dax")
+
+# Guard regions (madvise(2), MADV_GUARD_INSTALL) and userfaultfd leave holes that are meant.
+_HOLES = frozenset(("gu", "um", "uw", "ui"))
+
+
+def lockable(mapping: Mapping) -> bool:
+    """Tell whether mlock(2) would lock ``mapping`` (mm/mlock.c); needs smaps' flags.
+
+    A file on a DAX file system, which the kernel also passes over, cannot be
+    told from any other: it will be called lockable.
+    """
+    if mapping.flags & _NEVER_LOCKED:
+        return False
+    return not mapping.path.startswith(_NEVER_LOCKED_PATHS)
+
+
+def _expected(mapping: Mapping, file_bytes: int | None, page: int) -> int:
+    """Return how many bytes of ``mapping`` can be in memory: none beyond the file's last page."""
+    if file_bytes is None:
+        return mapping.size
+    within = -(-file_bytes // page) * page - mapping.offset
+    return max(0, min(mapping.size, within))
+
+
+def missing_bytes(mapping: Mapping, file_bytes: int | None = None, page: int = PAGE_BYTES) -> int:
+    """Return how many bytes of a lockable mapping could fault for not being in memory.
+
+    ``file_bytes`` is the length of the mapped file, None for memory without
+    one. Never counted are PROT_NONE memory, declared holes, and anonymous
+    memory that may not be written: its pages are the zero page, which is in
+    memory but not in Rss (fs/proc/task_mmu.c).
+    """
+    zero_page = mapping.inode == 0 and mapping.perms[1] != "w"
+    if not mapping.accessible or zero_page or mapping.flags & _HOLES:
+        return 0
+    return max(0, _expected(mapping, file_bytes, page) - mapping.rss)
+
+
+def unlocked(
+    mappings: Iterable[Mapping],
+    onfault: bool = False,
+    file_bytes: Callable[[Mapping], int | None] | None = None,
+    page: int = PAGE_BYTES,
+) -> tuple[Mapping, ...]:
+    """Return the lockable mappings that are not locked, or not all in memory.
+
+    With ``onfault`` (MCL_ONFAULT) only the lock is asked, as pages come at
+    their first touch. ``file_bytes`` tells the length of a mapping's file and
+    is asked only where pages are missing.
+    """
+    return tuple(_unlocked(mappings, onfault, file_bytes, page))
+
+
+def _unlocked(
+    mappings: Iterable[Mapping],
+    onfault: bool,
+    file_bytes: Callable[[Mapping], int | None] | None,
+    page: int,
+) -> Iterator[Mapping]:
+    for mapping in mappings:
+        if not lockable(mapping):
+            continue
+        if "lo" not in mapping.flags:
+            yield mapping
+        elif not onfault and missing_bytes(mapping):
+            length = file_bytes(mapping) if file_bytes and mapping.inode else None
+            if missing_bytes(mapping, length, page):
+                yield mapping

@@ -1,0 +1,227 @@
+"""The judgement between record and go: is this image locked, by the kernel's own books?
+
+Pure: the texts of /proc that were read while the target stood still before
+main(), and what the shim recorded, go in; numbers and findings come out. No
+word of the shim is believed that the books do not show.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core import proc
+from rtlaunch.core.caps import CAP_IPC_LOCK, has
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.outcome import UnlockedMapping
+from rtlaunch.core.record import Record
+from rtlaunch.core.units import UNLIMITED, format_limit, format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rtlaunch.core.protocol import Message
+
+EPERM, EAGAIN, ENOMEM, EINVAL, ENOSYS = 1, 11, 12, 22, 38
+
+# glibc's ARCH_STACK_DEFAULT_SIZE, used where RLIMIT_STACK is unlimited (nptl/nptl-stack.c).
+DEFAULT_THREAD_STACK_BYTES = 2 << 20
+
+# mm/mmap.c: stack_guard_gap, 256 pages kept free below a stack that grows.
+STACK_GUARD_PAGES = 256
+
+
+class Books(Record):
+    """What the kernel says of a target that stands still; ``initial_userns`` is the launcher's."""
+
+    status: proc.Status
+    limits: dict[str, tuple[int, int]]
+    mappings: tuple[proc.Mapping, ...]
+    initial_userns: bool
+    page_bytes: int
+
+
+class Judgement(Record):
+    """The proof's result: ``locked`` is whether the image is what the options asked for."""
+
+    locked: bool
+    locked_bytes: int
+    resident_bytes: int
+    headroom_bytes: int
+    unlocked: tuple[UnlockedMapping, ...]
+    findings: tuple[Finding, ...]
+
+
+def stack_floor(mappings: Iterable[proc.Mapping], soft: int, page_bytes: int) -> int:
+    """Return the lowest address the main stack may grow to; 0 where no stack is named.
+
+    That is the limit (acct_stack_growth), and the guard gap above whatever is
+    mapped below.
+    """
+    below = 0
+    for mapping in mappings:
+        if mapping.path == "[stack]":
+            by_limit = mapping.end - soft if soft != UNLIMITED else 0
+            by_gap = below + (STACK_GUARD_PAGES + 1) * page_bytes if below else 0
+            return max(by_limit, by_gap, 0) + page_bytes
+        below = mapping.end
+    return 0
+
+
+def limited(books: Books) -> bool:
+    """Tell whether RLIMIT_MEMLOCK applies: not to CAP_IPC_LOCK (can_do_mlock, mm/mlock.c)."""
+    capable = books.initial_userns and has(books.status.cap_eff, CAP_IPC_LOCK)
+    return not capable and books.limits["memlock"][0] != UNLIMITED
+
+
+def headroom(books: Books) -> int:
+    """Return how many bytes more may be locked, UNLIMITED where no limit applies."""
+    return max(0, books.limits["memlock"][0] - books.status.vm_lck) if limited(books) else UNLIMITED
+
+
+def thread_stack_bytes(books: Books) -> int:
+    """Return the size of a default thread stack: RLIMIT_STACK, or the C library's own."""
+    soft = books.limits["stack"][0]
+    return DEFAULT_THREAD_STACK_BYTES if soft == UNLIMITED else soft
+
+
+def judge(
+    name: str,
+    flags: tuple[str, ...],
+    record: Message,
+    books: Books,
+    file_bytes: Callable[[proc.Mapping], int | None] | None = None,
+) -> Judgement:
+    """Judge one image by its record and its books; ``name`` is how messages call it."""
+    if record.error:
+        found = [lock_failed(name, record.error, books)]
+        missing: tuple[UnlockedMapping, ...] = ()
+    else:
+        missing = unlocked_mappings(flags, books, file_bytes)
+        found = [still_unlocked(name, missing)] if missing else []
+        found += memlock_headroom(name, flags, books)
+    return Judgement(
+        locked=not record.error and not missing,
+        locked_bytes=books.status.vm_lck,
+        resident_bytes=books.status.vm_rss,
+        headroom_bytes=headroom(books),
+        unlocked=missing,
+        findings=tuple(found),
+    )
+
+
+def unlocked_mappings(
+    flags: tuple[str, ...],
+    books: Books,
+    file_bytes: Callable[[proc.Mapping], int | None] | None,
+) -> tuple[UnlockedMapping, ...]:
+    """Return what should be locked and resident and is not; nothing without MCL_CURRENT.
+
+    MCL_FUTURE alone locks only what is mapped from then on, so there is
+    nothing to show before main().
+    """
+    if "current" not in flags:
+        return ()
+    onfault = "onfault" in flags
+    found = proc.unlocked(books.mappings, onfault, file_bytes, books.page_bytes)
+    return tuple(
+        UnlockedMapping(
+            mapping.start,
+            mapping.end,
+            mapping.path or "//anon",
+            mapping.rss,
+            "not resident" if "lo" in mapping.flags else "not locked",
+        )
+        for mapping in found
+    )
+
+
+def still_unlocked(name: str, missing: tuple[UnlockedMapping, ...]) -> Finding:
+    """Return the finding for mappings that the books show unlocked or not resident."""
+    first = missing[0]
+    count = len(missing)
+    return Finding(
+        "unlocked-mappings",
+        f"{name}: {count} mapping{'s' if count != 1 else ''} not locked and resident, the first "
+        f"{first.name} at {first.start:#x} ({format_size(first.end - first.start)}, {first.why})",
+        why="mlockall returned success, and /proc/PID/smaps says otherwise",
+        values={"count": count, "mapping": first.name, "bytes": first.end - first.start},
+    )
+
+
+def lock_failed(name: str, errno: int, books: Books) -> Finding:
+    """Say which documented rule was broken (mlockall(2)), in the order the kernel checks them."""
+    soft, hard = books.limits["memlock"]
+    values = {
+        "errno": errno,
+        "needed_bytes": books.status.vm_size,
+        "soft": soft,
+        "hard": hard,
+        "seccomp": books.status.seccomp,
+    }
+    if limited(books) and errno in (EPERM, ENOMEM, EAGAIN):
+        return Finding(
+            "memlock-limit",
+            f"{name} needs at least {format_size(books.status.vm_size)} locked; RLIMIT_MEMLOCK is "
+            f"{format_limit('memlock', soft)} ({format_limit('memlock', hard)} hard), "
+            + ("no CAP_IPC_LOCK" if books.initial_userns else "no CAP_IPC_LOCK that counts: "
+               "this is not the initial user namespace"),
+            why="without CAP_IPC_LOCK the kernel locks no more than RLIMIT_MEMLOCK",
+            values=values,
+        )  # fmt: skip
+    if errno in (EPERM, ENOSYS) and books.status.seccomp:
+        return Finding(
+            "lock-denied",
+            f"{name}: mlockall failed with {errno_name(errno)} though limit and capabilities "
+            "permit it: a seccomp filter is in force",
+            why="a service manager or container runtime forbids the system call",
+            values=values,
+        )
+    return Finding(
+        "lock-failed",
+        f"{name}: locking failed with {errno_name(errno)} (needs "
+        f"{format_size(books.status.vm_size)}, RLIMIT_MEMLOCK {format_limit('memlock', soft)})",
+        why="neither limit nor capability explains it: memory may be short, or a security module "
+        "is in the way",
+        values=values,
+    )
+
+
+ERRNO_NAMES = {
+    EPERM: "EPERM",
+    EAGAIN: "EAGAIN",
+    ENOMEM: "ENOMEM",
+    EINVAL: "EINVAL",
+    ENOSYS: "ENOSYS",
+    23: "ENFILE",
+    24: "EMFILE",
+}
+
+
+def errno_name(errno: int) -> str:
+    """Return the errno's name, or its number."""
+    return ERRNO_NAMES.get(errno, f"errno {errno}")
+
+
+def memlock_headroom(name: str, flags: tuple[str, ...], books: Books) -> list[Finding]:
+    """Warn of a lock that succeeded and leaves no room for the first thread.
+
+    Under MCL_FUTURE a new mapping is charged whole, MCL_ONFAULT or not, and mmap fails with EAGAIN
+    past the limit: the program itself breaks, later.
+    """
+    room, stack = headroom(books), thread_stack_bytes(books)
+    if "future" not in flags or room == UNLIMITED or room >= stack:
+        return []
+    soft = books.limits["memlock"][0]
+    return [
+        Finding(
+            "memlock-headroom",
+            f"{name} is locked, with {format_size(room)} left of RLIMIT_MEMLOCK "
+            f"{format_limit('memlock', soft)}; a thread's stack takes {format_size(stack)}",
+            why="with MCL_FUTURE a new thread, or a large malloc, is charged whole and fails",
+            values={
+                "headroom_bytes": room,
+                "thread_stack_bytes": stack,
+                "soft": soft,
+                "needed_bytes": books.status.vm_lck + stack,
+            },
+        )
+    ]
