@@ -1,0 +1,114 @@
+"""Calls that Python has no function for, by ctypes.
+
+The only file that imports ctypes (2.7 ms of a launch, paid once). One function
+per kernel operation; each raises OSError with the kernel's errno and the
+call's name. It decides nothing and keeps no state.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+
+from rtlaunch.core.elf import host_machine
+
+# System call numbers: asm/unistd_64.h (x86_64), asm-generic/unistd.h (the others).
+_GENERIC = {
+    "rt_sigqueueinfo": 138,
+    "signalfd4": 74,
+    "perf_event_open": 241,
+    "pidfd_send_signal": 424,
+}
+NUMBERS = {
+    "x86_64": {
+        "rt_sigqueueinfo": 129,
+        "signalfd4": 289,
+        "perf_event_open": 298,
+        "pidfd_send_signal": 424,
+    },
+    "aarch64": _GENERIC,
+    "riscv64": _GENERIC,
+}
+# By our own size: setarch(8) makes the kernel lie, a 32-bit interpreter has other numbers: none.
+_HERE = NUMBERS.get(host_machine(os.uname().machine, 64 if sys.maxsize >> 32 else 32), {})
+
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # mlockall(2)
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+PR_SET_DUMPABLE = 4
+PR_GET_SECCOMP = 21
+PR_SET_CHILD_SUBREAPER = 36
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+
+PERF_FLAG_FD_CLOEXEC = 8  # perf_event_open(2)
+
+SI_QUEUE = -1  # sigaction(2)
+SFD_CLOEXEC, SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK  # signalfd(2)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _checked(name: str, result: int) -> int:
+    """Return ``result``, or raise the OSError that errno names when it is -1."""
+    if result == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+    return result
+
+
+def syscall(name: str, *args: int | bytes | None) -> int:
+    """Make the system call ``name``; OSError, with ENOSYS where its number is not known here."""
+    number = _HERE.get(name)
+    if number is None:
+        raise OSError(errno.ENOSYS, f"{name}: no system call number for {os.uname().machine}")
+    # Variadic: a bare Python int would be passed as a 32-bit int.
+    words = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
+    return _checked(name, _libc.syscall(ctypes.c_long(number), *words))
+
+
+def prctl(option: int, *args: int) -> int:
+    """Operate on this thread or process (prctl(2)); missing arguments are 0."""
+    words = [ctypes.c_ulong(arg) for arg in (*args, 0, 0, 0, 0)[:4]]
+    return _checked("prctl", _libc.prctl(option, *words))
+
+
+def raise_ambient(cap: int) -> None:
+    """Raise one ambient capability; EPERM unless it is permitted and inheritable (prctl(2))."""
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap)
+
+
+def mlockall(flags: int) -> None:
+    """Lock this process's memory by MCL_* flags (mlockall(2)); EPERM, ENOMEM, EAGAIN, EINVAL."""
+    _checked("mlockall", _libc.mlockall(ctypes.c_int(flags)))
+
+
+def perf_event_open(attr: bytes, pid: int, cpu: int) -> int:
+    """Open an event of ``pid`` on ``cpu`` (-1: any) and return its close-on-exec descriptor."""
+    return syscall("perf_event_open", attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+
+
+def signalfd4(fd: int, mask: int, flags: int = SFD_CLOEXEC | SFD_NONBLOCK) -> int:
+    """Make (``fd`` -1) or change a signalfd; bit N-1 of ``mask`` is signal N."""
+    return syscall("signalfd4", fd, mask.to_bytes(8, sys.byteorder), 8, flags)
+
+
+def queued_siginfo(signal: int, value: int) -> bytes:
+    """Return the siginfo of sigqueue(3): SI_QUEUE, from us, carrying the 64-bit ``value``."""
+    parts = (signal, 0, SI_QUEUE, 0, os.getpid(), os.getuid())
+    head = b"".join((part & 2**32 - 1).to_bytes(4, sys.byteorder) for part in parts)
+    word = (value & 2**64 - 1).to_bytes(8, sys.byteorder)
+    return (head + word).ljust(128, b"\0")
+
+
+def rt_sigqueueinfo(pid: int, signal: int, info: bytes) -> None:
+    """Queue ``signal`` with its siginfo for a process; ESRCH, EPERM, EAGAIN (queue full)."""
+    syscall("rt_sigqueueinfo", pid, signal, info)
+
+
+def pidfd_send_signal(pidfd: int, signal: int, info: bytes | None = None) -> None:
+    """Send ``signal`` through a pidfd, with a siginfo if given: it never hits a recycled pid."""
+    syscall("pidfd_send_signal", pidfd, signal, info, 0)

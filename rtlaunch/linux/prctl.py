@@ -1,0 +1,54 @@
+"""Operations of prctl(2) and the capability sets, by python-prctl.
+
+The only file that imports ``prctl``, inside the functions because it costs
+1.4 ms and most launches need none of them. Ambient capabilities, which
+python-prctl lacks, are in :mod:`rtlaunch.linux.libc`.
+"""
+
+from __future__ import annotations
+
+
+def set_pdeathsig(number: int) -> None:
+    """Set the signal that we get when the thread that forked us ends; 0 is none (PR_SET_PDEATHSIG).
+
+    The call is python-prctl's C module's own: its Python layer takes as long
+    again to import, and every launch makes this call.
+    """
+    import _prctl
+
+    _prctl.prctl(_prctl.PR_SET_PDEATHSIG, number)
+
+
+def set_no_new_privs() -> None:
+    """Set PR_SET_NO_NEW_PRIVS on this process; OSError where the kernel lacks it."""
+    import prctl
+
+    prctl.set_no_new_privs(1)
+
+
+def set_timer_slack(slack_ns: int) -> None:
+    """Set the timer slack in ns of this thread (PR_SET_TIMERSLACK)."""
+    import prctl
+
+    prctl.set_timerslack(slack_ns)
+
+
+def set_keep_caps(keep: bool) -> None:
+    """Keep permitted capabilities over the next setresuid(2) (PR_SET_KEEPCAPS, cleared by exec)."""
+    import prctl
+
+    prctl.set_keepcaps(keep)
+
+
+def get_securebits() -> int:
+    """Return the secure bits of this thread as a mask (PR_GET_SECUREBITS)."""
+    import prctl
+
+    return int(prctl.get_securebits())
+
+
+def add_capabilities(caps: tuple[int, ...]) -> None:
+    """Make permitted capabilities inheritable and effective; OSError (EPERM) if not permitted."""
+    import prctl
+
+    prctl.set_caps((list(caps), (prctl.CAP_EFFECTIVE, prctl.CAP_INHERITABLE), True))

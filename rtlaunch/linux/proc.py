@@ -1,0 +1,105 @@
+"""Reading /proc/PID.
+
+One function per kind of reading, nothing parsed: texts go to
+:mod:`rtlaunch.core.proc`. smaps is read once, while the target stands still,
+and never of a running target: its mmap would stall meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rtlaunch.core.proc import Stat, parse_stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.proc import Mapping
+
+_CHUNK_BYTES = 1 << 16
+_STAT_BYTES = 1024  # 52 numbers of at most 20 digits, and a name of at most 64
+
+
+class ProcMissing(OSError):
+    """/proc is not there, so that nothing can be read back or proven."""
+
+
+def _open(pid: int, name: str) -> int:
+    """Open /proc/``pid``/``name``; ProcMissing if that is because there is no /proc at all."""
+    try:
+        return os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        if os.path.exists("/proc/self/stat"):
+            raise
+        raise ProcMissing(error.errno, "/proc is not mounted here") from error
+
+
+def read_text(pid: int, name: str) -> str:
+    """Read /proc/``pid``/``name`` whole.
+
+    FileNotFoundError or ProcessLookupError if the process is gone, PermissionError where
+    ptrace access is denied (smaps, maps), ProcMissing without /proc.
+    """
+    fd = _open(pid, name)
+    try:
+        chunks = []
+        while chunk := os.read(fd, _CHUNK_BYTES):
+            chunks.append(chunk)
+    finally:
+        os.close(fd)
+    return b"".join(chunks).decode("utf-8", "surrogateescape")
+
+
+def thread_ids(pid: int) -> tuple[int, ...]:
+    """List the threads of ``pid``; FileNotFoundError if it is gone."""
+    return tuple(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+
+
+def _length(path: str, inode: int) -> int | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size if found.st_ino == inode else None
+
+
+def mapped_file_bytes(pid: int, mapping: Mapping) -> int | None:
+    """Return the length of the file behind a mapping, None if it cannot be learnt.
+
+    By its name as the process sees it, or, for a deleted or covered file, by
+    /proc/PID/map_files, which needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+    """
+    named = _length(f"/proc/{pid}/root{mapping.path}", mapping.inode)
+    if named is not None:
+        return named
+    return _length(f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}", mapping.inode)
+
+
+class StatReader:
+    """/proc/PID/stat, or a thread's, over and over: 5 us each, by pread on one descriptor.
+
+    The descriptor means this very process: once it is reaped, reading raises
+    ProcessLookupError, whoever got the number since.
+    """
+
+    def __init__(self, pid: int, tid: int | None = None) -> None:
+        """Open it; the errors are those of :func:`read_text`."""
+        self._fd = _open(pid, "stat" if tid is None else f"task/{tid}/stat")
+
+    def read(self) -> Stat:
+        """Read and parse it; a zombie still has its counts, its stack address is 0."""
+        return parse_stat(os.pread(self._fd, _STAT_BYTES, 0).decode("utf-8", "surrogateescape"))
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def has_controlling_terminal() -> bool:
+    """Tell whether this process has a controlling terminal: /dev/tty opens (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
