@@ -1,0 +1,200 @@
+"""perf's records of one target as one stream in order of time, and counts that outlive an exec.
+
+It hides that there are many rings, that events die and are opened again, and
+why perf is not to be had. What a record means is :mod:`rtlaunch.core.faults`'s
+business, who waits for them :mod:`rtlaunch.engine.watch`'s. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import os
+import time
+
+from rtlaunch.core.perfring import MAJOR, MINOR
+from rtlaunch.linux import libc, perf, proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.perfring import Entry
+
+SECCOMP_FILTER = 2  # prctl(PR_GET_SECCOMP)
+GONE = (errno.ESRCH, errno.ENOENT)
+_PARANOID = "/proc/sys/kernel/perf_event_paranoid"
+# Above it, Debian and others forbid perf without CAP_PERFMON; at it, the kernel is excluded.
+_PARANOID_ALLOWS = 2
+
+
+def warm_up() -> None:
+    """Make the first event of this machine cheap, in a thread of its own; call it after fork.
+
+    When no process is watched by perf, the kernel waits for all CPUs to see
+    that one will be (kernel/events/core.c, account_event): 7 to 15 ms, which
+    pass while the target is still exec()ing. The effect lasts a second.
+    """
+    if libc.prctl(libc.PR_GET_SECCOMP) != SECCOMP_FILTER:
+        _thread.start_new_thread(_open_and_close, ())
+
+
+def _open_and_close() -> None:
+    try:
+        os.close(perf.open_sentinel(0, perf.Variant(user_only=True)))
+    except OSError:
+        return  # open_watch will meet the same error, and report it
+
+
+class Feed:
+    """What perf tells of ``pid``; ``sample_minor`` asks for each minor fault, not just a count."""
+
+    def __init__(self, pid: int, sample_minor: bool = False) -> None:
+        self.pid = pid
+        self.exact = True  # whether counts are the target's alone, without its children's
+        self._sample_minor = sample_minor
+        self._events: perf.Events | None = None
+        self._held: list[Entry] = []
+        self._past: dict[int, int | None] = {MAJOR: 0, MINOR: 0}
+        self._past_lost: int | None = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are events now."""
+        return self._events is not None
+
+    @property
+    def ring_bytes(self) -> int:
+        """The size of each ring, 0 if there is none."""
+        return self._events.ring_bytes if self._events else 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether records were read that cannot be put in order yet: call read() again at once."""
+        return bool(self._held)
+
+    def open(self) -> None:
+        """Open events on the target, which best stands still; the errors are open_events()'s.
+
+        PermissionError also where a seccomp filter would kill us for trying.
+        """
+        if libc.prctl(libc.PR_GET_SECCOMP) == SECCOMP_FILTER and not _survives_perf():
+            raise PermissionError(errno.EPERM, "perf_event_open would kill us (SIGSYS)")
+        cpus = sorted(os.sched_getaffinity(self.pid))
+        tids = sorted(proc.thread_ids(self.pid), key=lambda tid: (tid != self.pid, tid))
+        self._events = perf.open_events(tids, cpus, self._sample_minor)
+        self.exact = self._events.variant.threads_only
+
+    def limits(self) -> str:
+        """Say what the open events cannot see, empty if that is nothing out of the ordinary."""
+        variant = self._events.variant if self._events else perf.Variant()
+        notes = []
+        if variant.user_only:
+            notes.append(
+                "without faults inside system calls, as kernel.perf_event_paranoid is "
+                f"{_paranoid()} and we lack CAP_PERFMON"
+            )
+        if not variant.threads_only:
+            notes.append("without counts, which would hold its children's too before Linux 5.13")
+        return "; ".join(notes)
+
+    def fds(self) -> list[int]:
+        """List the descriptors that become readable, and hang up when what they watch has ended."""
+        return self._events.fds() if self._events else []
+
+    def sentinel(self) -> int:
+        """Return the descriptor that hangs up at exec, -1 if there is none."""
+        return self._events.sentinel if self._events else -1
+
+    def renew_sentinel(self) -> None:
+        """Open it for the image that has come; the errors are open()'s."""
+        if self._events:
+            self._events.renew_sentinel(self.pid)
+
+    def read(self) -> list[Entry]:
+        """Return the records up to now, in order of time.
+
+        A ring is read while others are written: what is younger than the
+        beginning of this call might follow on something not read yet.
+        """
+        horizon = time.monotonic_ns()
+        entries = self.read_all()
+        at = len(entries)
+        while at and entries[at - 1][0] > horizon:
+            at -= 1
+        self._held = entries[at:]
+        return entries[:at]
+
+    def read_all(self) -> list[Entry]:
+        """Return all records, the youngest too, in order of time; the target best stands still."""
+        entries = self._held + (self._events.read() if self._events else [])
+        self._held = []
+        entries.sort(key=_time)
+        return entries
+
+    def total(self, kind: int) -> int | None:
+        """Return how many faults of ``kind`` were counted since open(); None if unknown."""
+        past, count = self._past[kind], self._events.count(kind) if self._events else None
+        if past is None or not self.exact:
+            return None
+        return past + (count.value if count else 0)
+
+    def total_lost(self) -> int | None:
+        """Return how many records of the rings were lost (PERF_FORMAT_LOST); None if not told."""
+        lost = self._past_lost
+        for kind in (MAJOR, MINOR) if self._sample_minor else (MAJOR,):
+            count = self._events.count(kind) if self._events else None
+            if count is not None:
+                lost = None if lost is None or count.lost is None else lost + count.lost
+        return lost
+
+    def close(self) -> None:
+        """Close the events, keeping what they counted; unread records are gone."""
+        if self._events is None:
+            return
+        totals = {kind: self.total(kind) for kind in (MAJOR, MINOR)}
+        self._past_lost = self.total_lost()
+        self._past.update(totals)
+        self._events.close()
+        self._events = None
+
+
+def _time(entry: Entry) -> int:
+    return entry[0]
+
+
+def _survives_perf() -> bool:
+    """Try perf_event_open in a forked child, as a seccomp filter may answer by death."""
+    pid = os.fork()
+    if not pid:
+        try:
+            libc.prctl(libc.PR_SET_DUMPABLE, 0)  # no core file of a trial
+            libc.perf_event_open(b"", 0, -1)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return not os.WIFSIGNALED(status)
+
+
+def explain(error: OSError, pid: int) -> str:
+    """Say which rule kept perf from watching ``pid``, with the value that decides (crun's way).
+
+    perf_event_open(2), and Documentation/admin-guide/perf-security.rst.
+    """
+    what = error.strerror or str(error)
+    if isinstance(error, perf.RingDenied):
+        return f"{what}: over kernel.perf_event_mlock_kb and RLIMIT_MEMLOCK"
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return what
+    if libc.prctl(libc.PR_GET_SECCOMP) == SECCOMP_FILTER:
+        return f"{what}: a seccomp filter is in force"
+    paranoid = _paranoid()
+    if paranoid is not None and paranoid > _PARANOID_ALLOWS:
+        return f"{what}: kernel.perf_event_paranoid is {paranoid}, and we lack CAP_PERFMON"
+    return f"{what}: process {pid} may not be traced by us (not dumpable, or another user's)"
+
+
+def _paranoid() -> int | None:
+    try:
+        with open(_PARANOID, "rb") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
