@@ -1,0 +1,101 @@
+"""The channel to the shim: one socketpair for all images, one more for each conversation.
+
+It moves messages and decides nothing. Who sent a message is what the kernel
+says (SCM_CREDENTIALS, unix(7)), never what the message says.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from _struct import Struct
+from fcntl import F_DUPFD, fcntl
+
+from rtlaunch.core.protocol import MESSAGE_BYTES, Message, pack, unpack
+from rtlaunch.core.record import Record
+
+UCRED = Struct("=iII")  # struct ucred: pid, uid, gid
+FD = Struct("=i")
+ANCILLARY_BYTES = _socket.CMSG_SPACE(UCRED.size) + _socket.CMSG_SPACE(FD.size)
+
+# Where the target's end goes: out of the way of programs that count on low numbers, and below
+# 1024, since select(2) cannot take more and a target may list its descriptors.
+HIGHEST_FD = 1023
+
+
+class Sender(Record):
+    """Who sent a message, in our own pid namespace."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Arrival(Record):
+    """A message with its sender, and the descriptor that came with it (-1: none)."""
+
+    message: Message
+    sender: Sender
+    fd: int
+
+
+def open_channel() -> tuple[_socket.socket, _socket.socket]:
+    """Return our end, which learns the sender of each message, and the target's end."""
+    kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, kind)
+    ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def move_high(fd: int, nofile_soft: int) -> int:
+    """Duplicate ``fd``, without close-on-exec, to the highest free number up to 1023.
+
+    ``nofile_soft`` is the limit in force. OSError (EMFILE) when nothing is free.
+    """
+    top = min(nofile_soft, HIGHEST_FD + 1) if nofile_soft >= 0 else HIGHEST_FD + 1
+    for lowest in (top - 1, top - 8, top // 2, 3):
+        try:
+            return fcntl(fd, F_DUPFD, lowest)
+        except OSError:
+            continue
+    return fcntl(fd, F_DUPFD, 3)
+
+
+def receive(sock: _socket.socket) -> Arrival | None:
+    """Take one message, None when none is waiting.
+
+    EOFError when every descriptor of the other side is closed; ValueError,
+    with the reason, for a datagram that is no message of ours.
+    """
+    try:
+        data, ancillary, _, _ = sock.recvmsg(
+            MESSAGE_BYTES + 1, ANCILLARY_BYTES, _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
+        )
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        raise EOFError from None
+    sender, fd = Sender(0, 0, 0), -1
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS:
+            sender = Sender(*UCRED.unpack(payload))
+        elif level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            fd = FD.unpack(payload[: FD.size])[0]
+    if not data:
+        raise EOFError
+    try:
+        return Arrival(unpack(data), sender, fd)
+    except ValueError:
+        if fd >= 0:
+            os.close(fd)
+        raise
+
+
+def tell(sock: _socket.socket, message: Message) -> bool:
+    """Send one message; False when nobody is there any more to read it."""
+    try:
+        sock.send(pack(message), _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
+    except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+        return False
+    return True

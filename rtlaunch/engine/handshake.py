@@ -1,0 +1,275 @@
+"""Talking with the shim of each image: entered, lock, record, proof, go.
+
+Who is meant is judged here, by the sender's pid as the kernel gives it: the
+target's images lock and are proven one after another, children as
+``--children`` says. The judgement itself is :mod:`rtlaunch.core.proof`'s; here
+the books are read, and the watch is armed before the word ``go``.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import time
+
+from rtlaunch.core import proc as books_of
+from rtlaunch.core import proof, protocol
+from rtlaunch.core.caps import CapSets
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.outcome import Image
+from rtlaunch.core.preflight import waive
+from rtlaunch.core.protocol import Message
+from rtlaunch.engine import channel
+from rtlaunch.linux import proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rtlaunch.core.facts import Facts
+    from rtlaunch.core.options import Options
+    from rtlaunch.core.outcome import Outcome
+    from rtlaunch.engine.listener import Listener
+
+MCL = {"current": 1, "future": 2, "onfault": 4}  # include/uapi/asm-generic/mman.h
+
+# The most that is said of helpers that could not lock; the count goes on.
+CHILD_WARNINGS = 8
+
+
+class Refused(Exception):
+    """An image that must not run; carries the finding."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.what)
+        self.finding = finding
+
+
+class Conversation:
+    """One image that announced itself: who it is, and the socket it is spoken to on."""
+
+    __slots__ = ("entered_ns", "is_target", "pid", "sock")
+
+    def __init__(self, sock: _socket.socket, pid: int, is_target: bool, entered_ns: int) -> None:
+        self.sock = sock
+        self.pid = pid
+        self.is_target = is_target
+        self.entered_ns = entered_ns
+
+
+class Handshake:
+    """The conversations of one launch.
+
+    ``arm(pid, books)`` is called for each image of the target that may go on,
+    while it still stands.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        facts: Facts,
+        outcome: Outcome,
+        listener: Listener,
+        arm: Callable[[int, proof.Books], None],
+    ) -> None:
+        self.options = options
+        self.facts = facts
+        self.outcome = outcome
+        self.listener = listener
+        self.arm = arm
+        self.target_pid = 0
+        self.images: list[Image] = []
+        self.went = 0
+        self.unlocked_children = 0
+        self.accepted: list[Finding] = []
+
+    @property
+    def flags(self) -> int:
+        """The MCL_* flags asked for."""
+        return sum(MCL[flag] for flag in self.options.lock)
+
+    # ---- entered -> lock
+
+    def begin(self, arrival: channel.Arrival) -> Conversation | None:
+        """Answer an image that entered; None when there is nothing more to say to it."""
+        sock = _socket.socket(fileno=arrival.fd)
+        pid = arrival.sender.pid
+        conversation = Conversation(sock, pid, pid == self.target_pid, arrival.message.time_ns)
+        if not conversation.is_target and self.options.children != "all":
+            channel.tell(sock, Message(protocol.SKIP))
+            sock.close()
+            return None
+        channel.tell(sock, self.order(conversation))
+        if conversation.is_target:
+            self.outcome.time.entered_ns = self.outcome.time.entered_ns or conversation.entered_ns
+        return conversation
+
+    def order(self, conversation: Conversation) -> Message:
+        """Return the LOCK message: flags, and how far down the stack may be touched."""
+        flags, signal = self.flags, 0
+        if conversation.is_target:
+            flags |= protocol.STRICT if not self.options.best_effort else 0
+            if not self.went:
+                flags, signal = flags | protocol.DEATHSIG, self.options.pdeathsig
+        wanted = self.options.prefault_stack
+        low = self.stack_low(conversation.pid) if wanted else 0
+        touch = wanted if low else 0
+        return Message(protocol.LOCK, flags, signal, stack_low=low, stack_bytes=touch)
+
+    def stack_low(self, pid: int) -> int:
+        """Return the lowest address the shim may touch; 0 (touch nothing) if it cannot be known."""
+        try:
+            mappings = books_of.parse_maps(proc.read_text(pid, "maps"))
+            limits = books_of.parse_limits(proc.read_text(pid, "limits"))
+        except OSError:
+            return 0
+        return proof.stack_floor(mappings, limits["stack"][0], self.facts.host.page_bytes)
+
+    # ---- record -> proof -> go
+
+    def conclude(self, conversation: Conversation, record: Message) -> None:
+        """Judge a record and say go, or raise :class:`Refused` (the image still stands)."""
+        if conversation.is_target:
+            self.conclude_target(conversation, record)
+        else:
+            self.conclude_child(conversation, record)
+        channel.tell(conversation.sock, Message(protocol.GO))
+        if conversation.is_target:
+            self.went += 1
+            self.outcome.time.go_ns = self.outcome.time.go_ns or time.monotonic_ns()
+
+    def conclude_child(self, conversation: Conversation, record: Message) -> None:
+        """Let a child go on, locked or not; say so if not."""
+        if not record.error:
+            return
+        self.unlocked_children += 1
+        if self.unlocked_children > CHILD_WARNINGS:
+            return
+        name = command_name(conversation.pid)
+        self.listener.finding(
+            Finding(
+                "child-unlocked",
+                f"the child {name}[{conversation.pid}] runs unlocked: locking failed with "
+                f"{proof.errno_name(record.error)}",
+                values={"pid": conversation.pid, "errno": record.error},
+            )
+        )
+
+    def conclude_target(self, conversation: Conversation, record: Message) -> None:
+        """Prove one image of the target, write it down, arm the watch."""
+        pid = conversation.pid
+        name = command_name(pid)
+        try:
+            books = self.read_books(pid)
+        except PermissionError as error:
+            raise Refused(
+                Finding(
+                    "proof-unreadable",
+                    f"the books of {name}[{pid}] cannot be read: {error.strerror} "
+                    f"({error.filename or '/proc'})",
+                    why="without /proc/PID/smaps there is no proof that it is locked",
+                    values={"pid": pid},
+                )
+            ) from error
+        judged = proof.judge(name, self.options.lock, record, books, self.file_bytes(pid))
+        self.write_down(conversation, record, judged, books)
+        self.weigh(judged.findings)
+        self.arm(pid, books)
+
+    def went_unlocked(self, pid: int) -> None:
+        """Note that the program runs without the shim, as allowed; watch it all the same."""
+        image = Image(path=executable(pid), at_ns=time.monotonic_ns(), locked=False)
+        image.why = "not preloaded, as allowed"
+        self.images.append(image)
+        self.outcome.target.images = tuple(self.images)
+        try:
+            books = self.read_books(pid)
+        except OSError:
+            return
+        read_back(self.outcome, books)
+        self.arm(pid, books)
+        self.went += 1
+
+    def read_books(self, pid: int) -> proof.Books:
+        """Read status, limits and smaps of a target that stands still."""
+        return proof.Books(
+            books_of.parse_status(proc.read_text(pid, "status")),
+            books_of.parse_limits(proc.read_text(pid, "limits")),
+            books_of.parse_smaps(proc.read_text(pid, "smaps")),
+            self.facts.who.initial_userns,
+            self.facts.host.page_bytes,
+        )
+
+    @staticmethod
+    def file_bytes(pid: int) -> Callable[[books_of.Mapping], int | None]:
+        """Return the question for the length of a mapping's file."""
+        return lambda mapping: proc.mapped_file_bytes(pid, mapping)
+
+    def weigh(self, findings: tuple[Finding, ...]) -> None:
+        """Refuse by the first finding that nobody allowed; tell the others."""
+        for finding in findings:
+            weighed = waive(finding, self.options)
+            if weighed.refuses:
+                raise Refused(weighed)
+            self.accepted.append(weighed)
+            self.listener.finding(weighed)
+
+    def write_down(
+        self,
+        conversation: Conversation,
+        record: Message,
+        judged: proof.Judgement,
+        books: proof.Books,
+    ) -> None:
+        """Put what was found into the outcome; the lock described is the last image's."""
+        image = Image(
+            path=executable(conversation.pid),
+            at_ns=conversation.entered_ns,
+            locked=judged.locked if self.flags else False,
+        )
+        if not judged.locked:
+            image.why = judged.findings[0].what
+        elif not self.flags:
+            image.why = "--lock none"
+        self.images.append(image)
+        self.outcome.target.images = tuple(self.images)
+        lock = self.outcome.lock
+        lock.errno = record.error or None
+        lock.locked_bytes = judged.locked_bytes
+        lock.resident_bytes = judged.resident_bytes
+        lock.headroom_bytes = judged.headroom_bytes
+        lock.stack_bytes = record.stack_bytes
+        lock.lock_ns = record.lock_ns
+        lock.unlocked_mappings = judged.unlocked
+        times = self.outcome.time
+        times.locked_ns, times.proven_ns = record.time_ns, time.monotonic_ns()
+        read_back(self.outcome, books)
+
+
+def read_back(outcome: Outcome, books: proof.Books) -> None:
+    """Write down what the kernel says of limits, identity and CPUs of the target."""
+    status = books.status
+    outcome.target.uid, outcome.target.gid = status.uids[1], status.gids[1]
+    for name, row in outcome.limits.items():
+        row.after = books.limits[name]
+    outcome.caps.target = CapSets(
+        status.cap_inh, status.cap_prm, status.cap_eff, status.cap_bnd, status.cap_amb
+    ).as_dict()
+    outcome.caps.no_new_privs = bool(status.no_new_privs)
+    outcome.sched.cpu_list = status.cpus
+
+
+def executable(pid: int) -> str | None:
+    """Return the path of the image that ``pid`` runs; None where it may not be seen."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+
+
+def command_name(pid: int) -> str:
+    """Return what the kernel calls the process (its comm), or "the program"."""
+    try:
+        return proc.read_text(pid, "comm").rstrip("\n")
+    except OSError:
+        return "the program"

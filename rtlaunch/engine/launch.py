@@ -1,0 +1,224 @@
+"""The story of a launch, from options to outcome.
+
+survey -> preflight -> plan -> fork, apply, exec -> handshake -> watch -> outcome.
+Each line of :func:`launch` is a chapter that lives in a module of that name.
+What is imported where is part of the design: all that stands before the fork
+delays the target, what stands after it passes while the child exec()s.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rtlaunch.core import plan as planning
+from rtlaunch.core import preflight
+from rtlaunch.core.findings import (
+    EXIT_LIMIT_EXCEEDED,
+    EXIT_REFUSED,
+    Finding,
+    Refusal,
+    first_refusal,
+)
+from rtlaunch.core.record import replace
+from rtlaunch.core.settings import without_twins
+from rtlaunch.engine import channel, inherit
+from rtlaunch.engine.survey import survey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Sequence
+
+    from rtlaunch.core.facts import Facts
+    from rtlaunch.core.options import Options
+    from rtlaunch.core.outcome import Outcome
+    from rtlaunch.engine.inherit import Inherited
+    from rtlaunch.engine.listener import Listener
+    from rtlaunch.engine.supervise import Supervisor
+
+
+class Story:
+    """One launch as it is told: when it began, whether a child was forked, and the outcome.
+
+    ``started_at`` is CLOCK_REALTIME, ``began_ns`` CLOCK_MONOTONIC, both ns. The
+    outcome is made when it is first written to.
+    """
+
+    __slots__ = ("_outcome", "began_ns", "forked", "started_at")
+
+    def __init__(self) -> None:
+        self.started_at = time.time_ns()
+        self.began_ns = time.monotonic_ns()
+        self.forked = False
+        self._outcome: Outcome | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """All that is known of the launch."""
+        if self._outcome is None:
+            from rtlaunch.core.outcome import Outcome
+
+            self._outcome = Outcome()
+            self._outcome.time.started_at = self.started_at
+            self._outcome.time.monotonic_ns = self.began_ns
+        return self._outcome
+
+
+def launch(
+    options: Options, command: Sequence[str], inherited: Inherited, listener: Listener, story: Story
+) -> None:
+    """Run ``command`` as ``options`` say and fill the story's outcome in, whatever happens.
+
+    Refusal, with the finding, where it did not start or was ended before
+    main(); else ``outcome.exit.rtlaunch_code`` is the exit status.
+    """
+    facts = survey(options, command, inherited.environ)
+    found = preflight.findings(options, facts)
+    refusing = first_refusal(found)
+    if refusing:
+        write_facts(options, facts, story.outcome)
+        story.outcome.findings += tuple(other for other in found if other is not refusing)
+        raise Refusal(refusing)
+    actions = planning.make_plan(options, facts, found)
+    for action in actions:
+        listener.step(action.describe())
+    ours, theirs = channel.open_channel()
+    inherit.block_signals()
+    clean = replace(inherited, environ=without_twins(inherited.environ))
+    forked_ns = time.monotonic_ns()
+    pid = start_child(options, facts, actions, clean, theirs)
+    theirs.close()
+    story.forked = True
+
+    supervisor = make_supervisor(options, facts, actions, listener, ours, story.outcome)
+    story.outcome.time.forked_ns = forked_ns
+    write_facts(options, facts, story.outcome)
+    for finding in found:
+        listener.finding(finding)
+    supervisor.run(pid)
+    story.outcome.findings += (*found, *supervisor.findings())
+    conclude(supervisor, actions, facts, story.outcome)
+
+
+def start_child(
+    options: Options,
+    facts: Facts,
+    actions: tuple[planning.Action, ...],
+    inherited: Inherited,
+    theirs: _socket.socket,
+) -> int:
+    """Fork the process that becomes the target; return its pid. Refusal where fork fails.
+
+    It must be the main thread's: the parent death signal fires when the
+    *thread* that forked ends (prctl(2)).
+    """
+    launcher_pid = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise Refusal(fork_failed(error)) from error
+    if pid == 0:
+        try:
+            from rtlaunch.engine import spawn
+
+            nofile = facts.limits["nofile"].soft
+            spawn.Child(options, actions, theirs, inherited, launcher_pid, nofile).become_target()
+        finally:
+            os._exit(EXIT_REFUSED)
+    return pid
+
+
+def make_supervisor(
+    options: Options,
+    facts: Facts,
+    actions: tuple[planning.Action, ...],
+    listener: Listener,
+    ours: _socket.socket,
+    outcome: Outcome,
+) -> Supervisor:
+    """Import and put together what stays beside the target."""
+    from rtlaunch.engine.handshake import Handshake
+    from rtlaunch.engine.sentry import Sentry
+    from rtlaunch.engine.supervise import Supervisor
+
+    execute = next(action for action in actions if isinstance(action, planning.Execute))
+    sentry = Sentry(options, facts, outcome, listener)
+    handshake = Handshake(options, facts, outcome, listener, sentry.arm)
+    return Supervisor(outcome, handshake, sentry, ours, execute.preload)
+
+
+def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
+    """Write down what is known before anything starts."""
+    from rtlaunch.core.outcome import Limit
+
+    host = outcome.host
+    host.name, host.kernel, host.arch = facts.host.name, facts.host.kernel, facts.host.arch
+    host.page_bytes = facts.host.page_bytes
+    who = planning.target_credentials(options, facts)
+    outcome.target.argv = facts.target.argv
+    outcome.target.uid, outcome.target.gid = who.euid, who.egid
+    outcome.mode.chosen = "supervise"
+    outcome.mode.why = "asked for" if options.mode == "supervise" else "the only mode so far"
+    outcome.lock.via, outcome.lock.flags = "preload", options.lock
+    outcome.lock.why = "the program is dynamic, and its loader honours LD_PRELOAD"
+    outcome.caps.launcher = facts.who.caps.as_dict()
+    for action in planning.before_exec(options, facts):
+        if isinstance(action, planning.SetLimit):
+            before = action.change.before
+            outcome.limits[action.change.name] = Limit(
+                asked=action.change.asked, before=(before.soft, before.hard)
+            )
+
+
+def conclude(
+    supervisor: Supervisor,
+    actions: Sequence[planning.Action],
+    facts: Facts,
+    outcome: Outcome,
+) -> None:
+    """Set the exit status, or raise the Refusal that a failed launch comes to."""
+    if supervisor.failure:
+        raise Refusal(failed_action(actions, facts, *supervisor.failure))
+    if supervisor.refusal:
+        raise Refusal(supervisor.refusal)
+    status = supervisor.exit_status()
+    outcome.exit.rtlaunch_code = EXIT_LIMIT_EXCEEDED if supervisor.sentry.limit_exceeded else status
+
+
+def fork_failed(error: OSError) -> Finding:
+    """Return the finding for a fork that the kernel refused."""
+    return Finding(
+        "launch-failed",
+        f"cannot fork: {error.strerror}",
+        why="too many processes (RLIMIT_NPROC, pids cgroup) or too little memory",
+        values={"errno": error.errno},
+    )
+
+
+# The finding for an action that the kernel refused although preflight saw nothing against it.
+ACTION_CODES = {
+    planning.SetLimit: "limit-raise",
+    planning.SetAffinity: "cpu-unavailable",
+    planning.SetScheduler: "sched-denied",
+    planning.SetNice: "sched-denied",
+    planning.BecomeUser: "user-denied",
+    planning.RaiseAmbient: "capability-missing",
+}
+
+
+def failed_action(
+    actions: Sequence[planning.Action], facts: Facts, index: int, errno: int
+) -> Finding:
+    """Say which action of the plan failed in the child, in the words that ``plan`` prints."""
+    action = actions[index]
+    if isinstance(action, planning.Execute):
+        from rtlaunch.engine import classify
+
+        return classify.diagnose(errno, facts.target, facts.account)
+    return Finding(
+        ACTION_CODES.get(type(action), "launch-failed"),
+        f"could not {action.describe()}: {os.strerror(errno)}",
+        why="the kernel refused it in the process that was to become the program",
+        values={"errno": errno},
+    )

@@ -1,0 +1,227 @@
+"""Arming and counting: the kernel's fault counts at arm and exit, and the watcher between them.
+
+The main thread's half of watching. The truth is /proc/PID/stat, read when the
+target stands still before main() and when it is a zombie; the watcher
+(:mod:`rtlaunch.engine.watch`) only places what it can.
+
+Where an image exec()s another in place, loading that one is no fault of a
+locked program: what perf saw between an exec and the next proof is taken off.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.outcome import Faults
+from rtlaunch.engine import watch as watching
+from rtlaunch.linux import proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.facts import Facts
+    from rtlaunch.core.options import Options
+    from rtlaunch.core.outcome import Outcome
+    from rtlaunch.core.proc import Stat
+    from rtlaunch.core.proof import Books
+    from rtlaunch.engine.listener import Listener
+
+SIGTERM = 15
+MAX_LINES_HIDDEN = "{line} ({hidden} more before it were not shown)"
+
+
+class Sentry(watching.Observer):
+    """Watches one target from its first proof to its end, and writes the outcome's ``watch``."""
+
+    def __init__(
+        self, options: Options, facts: Facts, outcome: Outcome, listener: Listener
+    ) -> None:
+        self.options = options
+        self.facts = facts
+        self.outcome = outcome
+        self.listener = listener
+        self.findings: tuple[Finding, ...] = ()
+        self.limit_exceeded = False
+        self.pid = 0
+        self.reader: proc.StatReader | None = None
+        self.watch: watching.Watch | None = None
+        self.armed: Stat | None = None
+        self.deadline_ns = 0
+
+    # ---- the supervisor's
+
+    def arm(self, pid: int, books: Books) -> None:
+        """Open the watch on an image that was proven and stands still, and arm it if it is time."""
+        name = books.status.name
+        if self.watch is None:
+            self.pid = pid
+            self.reader = proc.StatReader(pid)
+            wanted = watching.Wanted(
+                self.options.watch,
+                self.options.on_major,
+                self.options.on_minor,
+                self.options.max_major,
+                self.options.max_minor,
+            )
+            self.watch = watching.open_watch(pid, wanted, name, books.mappings)
+            self.watch.start(self)
+            self.note_degraded()
+        else:
+            self.watch.rearm(name, books.mappings)
+        self.read_schedule()
+        if self.armed is not None:
+            return
+        when = self.options.arm.when
+        if when == "locked":
+            self.arm_now()
+        elif when == "time" and not self.deadline_ns:
+            self.deadline_ns = time.monotonic_ns() + self.options.arm.after_ns
+
+    def arm_now(self) -> None:
+        """Count from here on; nothing happens if that is so already."""
+        if self.armed is not None or self.reader is None or self.watch is None:
+            return
+        now = time.monotonic_ns()
+        self.watch.arm(now)
+        self.armed = self.reader.read()
+        self.deadline_ns = 0
+        self.outcome.time.armed_ns = now
+        self.outcome.watch.before_arm = Faults(major=self.armed.majflt, minor=self.armed.minflt)
+
+    def patience_ms(self) -> float | None:
+        """Return how long until ``--arm TIME`` is over, None without one."""
+        if not self.deadline_ns:
+            return None
+        return max(0.0, (self.deadline_ns - time.monotonic_ns()) / 1e6)
+
+    def wants_signal(self, number: int) -> bool:
+        """Tell whether ``number`` is the signal of ``--arm signal:NAME``, awaited still."""
+        arm = self.options.arm
+        return arm.when == "signal" and arm.signal == number and self.armed is None
+
+    def image_entered(self, is_target: bool, entered_ns: int) -> None:
+        """Hear that an image announced itself, and when (CLOCK_MONOTONIC)."""
+        if is_target and self.watch is not None:
+            self.watch.announced(entered_ns)
+
+    def state(self) -> str:
+        """Return the target's state letter, as in /proc/PID/stat."""
+        return self.reader.read().state if self.reader else "?"
+
+    def ended(self) -> None:
+        """Take the last counts of the target, a zombie now, and close the watch."""
+        if self.reader is None or self.watch is None:
+            return
+        last = self.reader.read()
+        result = self.watch.stop()
+        self.reader.close()
+        self.write_down(last, result)
+
+    # ---- the outcome
+
+    def read_schedule(self) -> None:
+        """Write down policy, priority and timer slack as the kernel has them."""
+        if self.reader is None:
+            return
+        stat = self.reader.read()
+        sched = self.outcome.sched
+        sched.policy, sched.priority = str(stat.policy), stat.rt_priority
+        sched.nice = os.getpriority(os.PRIO_PROCESS, self.pid)
+        try:
+            sched.timer_slack_ns = int(proc.read_text(self.pid, "timerslack_ns"))
+        except (OSError, ValueError):
+            sched.timer_slack_ns = None  # another user's process: needs CAP_SYS_NICE
+
+    def note_degraded(self) -> None:
+        """Say when faults are counted but cannot be placed."""
+        if self.watch is None or self.options.watch == watching.NONE:
+            return
+        if self.watch.source == watching.PROC and self.options.watch != watching.PROC:
+            finding = Finding(
+                "watch-degraded",
+                f"faults are counted, not placed: perf is not to be had ({self.watch.why})",
+                values={"why": self.watch.why},
+            )
+            self.note(finding)
+
+    def note(self, finding: Finding) -> None:
+        """Keep a finding and say it."""
+        self.findings = (*self.findings, finding)
+        self.listener.finding(finding)
+
+    def write_down(self, last: Stat, result: watching.WatchResult) -> None:
+        """Fill in the outcome's ``watch`` from the kernel's counts and the watcher's."""
+        book = self.outcome.watch
+        book.source, book.why = result.source, result.why or None
+        book.lost = result.lost
+        book.sites, book.faults = result.sites, result.faults
+        book.faults_omitted = result.faults_omitted
+        if self.armed is not None and self.options.watch != watching.NONE:
+            major = last.majflt - self.armed.majflt - result.between_major
+            minor = result.perf_minor
+            book.after_arm = Faults(major=major, minor=minor)
+            if result.perf_major is not None:
+                book.unseen = max(0, major - result.perf_major)
+            self.check_limits(major, minor)
+        for exec_ns in result.unannounced:
+            self.mark_unannounced(exec_ns)
+        if result.hidden:
+            self.listener.fault(f"rtlaunch: {result.hidden} more faults were not shown")
+
+    def check_limits(self, major: int, minor: int | None) -> None:
+        """Note a limit that was exceeded, by faults that perf did not see in time as well."""
+        rows = ((major, self.options.max_major), (minor, self.options.max_minor))
+        if any(count is not None and most is not None and count > most for count, most in rows):
+            self.limit_exceeded = True
+
+    def mark_unannounced(self, exec_ns: int) -> None:
+        """Write down an image that no shim announced: it ran, and it was not locked."""
+        from rtlaunch.core.outcome import Image
+
+        why = "it was exec()ed and no shim announced it: LD_PRELOAD or _RTL_CHANNEL was taken "
+        why += "out of its environment, or its loader ignores them"
+        image = Image(at_ns=exec_ns, locked=False, why=why)
+        images = [*self.outcome.target.images, image]
+        self.outcome.target.images = tuple(sorted(images, key=lambda one: one.at_ns or 0))
+        if not any(finding.code == "exec-unannounced" for finding in self.findings):
+            self.findings = (*self.findings, unannounced(exec_ns))
+
+    # ---- the watcher's, in its thread
+
+    def fault(self, line: str, hidden: int) -> None:
+        """Say a fault."""
+        shown = MAX_LINES_HIDDEN.format(line=line, hidden=hidden) if hidden else line
+        self.listener.fault(shown)
+
+    def signal(self, number: int) -> None:
+        """Send the target the signal that ``--on-major`` or ``--on-minor`` names."""
+        self.send(number)
+
+    def exceeded(self, kind: str, count: int) -> None:
+        """End the target, which took more faults than it may."""
+        self.limit_exceeded = True
+        self.listener.fault(f"rtlaunch: {count} {kind} faults are over --max-{kind}: ending it")
+        self.send(SIGTERM)
+
+    def unannounced(self, exec_ns: int) -> None:
+        """Say at once that an image runs unlocked."""
+        self.note(unannounced(exec_ns))
+
+    def send(self, number: int) -> None:
+        """Send the target a signal; it is not reaped before the watcher has ended."""
+        try:
+            os.kill(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+
+def unannounced(exec_ns: int) -> Finding:
+    """Return the finding for an exec that no shim announced."""
+    return Finding(
+        "exec-unannounced",
+        "the program exec()ed an image that no shim announced: it runs unlocked",
+        why="its environment was cleared on the way, or the loader of the new image ignores "
+        "LD_PRELOAD",
+        values={"at_ns": exec_ns},
+    )

@@ -1,0 +1,84 @@
+"""Where the shim lies, and a name for it that LD_PRELOAD can carry.
+
+ld.so splits LD_PRELOAD at spaces and colons, and an installation may lie under
+a path with either. Then a symbolic link in the state directory stands for it:
+one for each installation, not for each launch, so that programs that outlive
+their launcher find it still.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rtlaunch.core.facts import Shim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NATIVE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "native")
+SEPARATORS = (" ", ":")  # ld.so(8)
+OTHERS_MAY_WRITE = 0o022
+
+
+def find(machine: str, environ: Mapping[str, str]) -> Shim | None:
+    """Return the shim for ``machine`` (as uname has it), or None if there is none."""
+    path = os.path.join(NATIVE, f"rtlaunch-shim-{machine}.so")
+    try:
+        noexec = bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+    except OSError:
+        return None
+    if not any(separator in path for separator in SEPARATORS):
+        return Shim(machine, path, path, noexec)
+    return Shim(machine, path, alias(path, environ), noexec)
+
+
+def installed() -> frozenset[str]:
+    """Return the machines that this installation has a shim for."""
+    head, tail = "rtlaunch-shim-", ".so"
+    return frozenset(
+        name[len(head) : -len(tail)]
+        for name in os.listdir(NATIVE)
+        if name.startswith(head) and name.endswith(tail)
+    )
+
+
+def state_directory(environ: Mapping[str, str]) -> str:
+    """Return the state directory: RTLAUNCH_STATE_DIR, /run/rtlaunch for root, else the user's own.
+
+    That one is in XDG_RUNTIME_DIR. Empty where the user has no runtime directory:
+    /tmp is no place for a library that others load.
+    """
+    given = environ.get("RTLAUNCH_STATE_DIR")
+    if given:
+        return given
+    if os.geteuid() == 0:
+        return "/run/rtlaunch"
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    return os.path.join(runtime, "rtlaunch") if runtime else ""
+
+
+def alias(path: str, environ: Mapping[str, str]) -> str:
+    """Return a link to ``path`` without separators in its name, "" if none can be had."""
+    folder = state_directory(environ)
+    if not folder or any(separator in folder for separator in SEPARATORS):
+        return ""
+    found = os.stat(path)
+    link = os.path.join(folder, f"shim-{found.st_dev:x}-{found.st_ino:x}.so")
+    try:
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        owner = os.stat(folder)
+        if owner.st_uid not in (0, os.geteuid()) or owner.st_mode & OTHERS_MAY_WRITE:
+            return ""
+        if not os.path.islink(link) or os.readlink(link) != path:
+            put_link(path, link)
+    except OSError:
+        return ""
+    return link
+
+
+def put_link(path: str, link: str) -> None:
+    """Make ``link`` point to ``path`` in one step (rename(2)), whatever it was before."""
+    fresh = f"{link}.{os.getpid()}"
+    os.symlink(path, fresh)
+    os.rename(fresh, link)

@@ -1,0 +1,93 @@
+"""Programs that did not speak: what a target did that never announced itself, or never got to go.
+
+It looks and words; what follows is the supervisor's to do.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.proc import parse_maps, parse_stat
+from rtlaunch.core.units import signal_name
+from rtlaunch.linux import proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.outcome import Exit
+
+SIGILL, SIGBUS, SIGKILL, SIGSEGV, SIGSYS = 4, 7, 9, 11, 31
+LOADER_FAILED = 127  # what ld.so exits with when it cannot start a program
+
+# Deaths that a launch itself can bring about; by any other signal somebody ended the program.
+CAUSES = {
+    SIGSYS: "a seccomp filter kills it for one of the calls that locking takes",
+    SIGSEGV: "touching the stack went below its limit, or the program itself is broken",
+    SIGBUS: "a page could not be had: a hugetlb or memory cgroup limit, or a truncated file",
+    SIGKILL: "somebody killed it, or memory ran out while it was locked (see the kernel's log)",
+    SIGILL: "the program or its loader is not for this processor",
+}
+
+# A process stopped or waiting for the disk is not asked why it is silent.
+BUSY_STATES = "TtD"
+
+
+def runs_without_shim(pid: int, shim_path: str) -> bool:
+    """Tell whether ``pid`` has exec()ed, runs, and has no shim mapped.
+
+    False where it cannot be seen, and while the loader may still come to it.
+    """
+    try:
+        mappings = parse_maps(proc.read_text(pid, "maps"))
+        state = parse_stat(proc.read_text(pid, "stat")).state
+        same_image = os.readlink(f"/proc/{pid}/exe") == os.readlink("/proc/self/exe")
+    except OSError:
+        return False
+    shim = os.path.realpath(shim_path)
+    return (
+        not same_image
+        and state not in BUSY_STATES
+        and not any(mapping.path == shim for mapping in mappings)
+    )
+
+
+def ignored_preload(command: str, pid: int) -> Finding:
+    """Return the finding for a program that runs although its loader mapped no shim."""
+    return Finding(
+        "shim-silent",
+        f"{command}[{pid}] runs without the shim: its loader ignored LD_PRELOAD",
+        why="a secure-execution program, or a loader that knows no preload",
+        values={"pid": pid},
+    )
+
+
+def died_before_go(command: str, end: Exit, entered: bool) -> Finding | None:
+    """Say why a target is dead that was never told to go; None where somebody else ended it."""
+    if end.signal is not None:
+        cause = CAUSES.get(end.signal)
+        if cause is None:
+            return None
+        name = signal_name(end.signal)
+        when = "while it was being locked" if entered else "before the shim could announce itself"
+        return Finding(
+            "died-before-go",
+            f"{command} died of SIG{name} {when}",
+            why=cause,
+            values={"signal": name, "entered": entered},
+        )
+    if entered:
+        return Finding(
+            "died-before-go",
+            f"{command} exited with {end.code} while it was being locked",
+            why="the program did not get to main()",
+            values={"code": end.code, "entered": entered},
+        )
+    loader = end.code == LOADER_FAILED
+    return Finding(
+        "shim-silent",
+        f"{command} exited with {end.code} and never announced itself",
+        why="its loader could not start it; what it said stands above"
+        if loader
+        else "its loader ignored LD_PRELOAD, and it ran unlocked",
+        values={"code": end.code},
+    )

@@ -1,0 +1,112 @@
+"""What the child does between fork and exec: the plan's actions, then exec.
+
+It runs in the process that becomes the target, so it leaves nothing behind
+but what the plan says. From its first instruction until the shim was told
+``go`` the child has SIGKILL as its parent death signal: a launcher that dies
+leaves nobody half-started.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from rtlaunch.core import plan
+from rtlaunch.core.protocol import CHANNEL_VARIABLE, EXIT_REFUSED, FAILED, Message, channel_variable
+from rtlaunch.engine import channel, inherit
+from rtlaunch.engine.apply import PERFORM
+from rtlaunch.linux import prctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Mapping
+
+    from rtlaunch.core.facts import Account
+    from rtlaunch.core.options import Options
+
+EINVAL = 22
+
+# login(1)'s variables, which systemd sets for User= as well (systemd.exec(5)).
+ACCOUNT_VARIABLES = {"HOME": "home", "USER": "name", "LOGNAME": "name", "SHELL": "shell"}
+
+
+def target_environ(
+    environ: Mapping[str, str], account: Account | None, preload: str, variable: str
+) -> dict[str, str]:
+    """Return the target's environment: the shim first in LD_PRELOAD, the channel, the account."""
+    made = dict(environ)
+    if account is not None:
+        for name, field in ACCOUNT_VARIABLES.items():
+            made[name] = getattr(account, field)
+    if preload:
+        users_own = made.get("LD_PRELOAD", "")
+        made["LD_PRELOAD"] = f"{preload}:{users_own}" if users_own else preload
+        made[CHANNEL_VARIABLE] = variable
+    return made
+
+
+class Child:
+    """The child's side of a launch; :meth:`become_target` returns only on failure."""
+
+    def __init__(
+        self,
+        options: Options,
+        actions: tuple[plan.Action, ...],
+        theirs: _socket.socket,
+        inherited: inherit.Inherited,
+        launcher_pid: int,
+        nofile: int,
+    ) -> None:
+        self.options = options
+        self.actions = actions
+        self.channel = theirs
+        self.inherited = inherited
+        self.launcher_pid = launcher_pid
+        self.nofile = nofile
+        self.account: Account | None = None
+
+    def become_target(self) -> None:
+        """Do all that precedes exec, then exec; on failure tell the launcher which step it was."""
+        self.bind_to_launcher()
+        fd = channel.move_high(self.channel.fileno(), self.nofile)
+        for index, action in enumerate(self.actions):
+            try:
+                self.perform(action, fd)
+            except OSError as error:
+                return self.say_failed(index, error.errno or 0)
+            except ValueError:  # what resource.setrlimit makes of EINVAL
+                return self.say_failed(index, EINVAL)
+        return None
+
+    def perform(self, action: plan.Action, fd: int) -> None:
+        """Perform one action, if it is one that stands before exec."""
+        if isinstance(action, plan.Execute):
+            self.execute(action, fd)
+        elif type(action) in PERFORM:
+            PERFORM[type(action)](action)
+        if isinstance(action, plan.BecomeUser):
+            self.account = action.account
+            self.bind_to_launcher()  # the change of user cleared it
+
+    def bind_to_launcher(self) -> None:
+        """Die with the launcher, and at once if it is dead already."""
+        prctl.set_pdeathsig(_signal.SIGKILL)
+        if os.getppid() != self.launcher_pid:
+            os._exit(EXIT_REFUSED)
+
+    def execute(self, action: plan.Execute, fd: int) -> None:
+        """Exec the target, its end of the channel at ``fd``."""
+        inherit.give_back(self.inherited)
+        identity = os.fstat(fd)
+        meant = 0 if self.options.children == "all" else os.getpid()
+        variable = channel_variable(fd, identity.st_dev, identity.st_ino, meant)
+        if not action.preload:  # no shim will ever do these two
+            os.close(fd)
+            prctl.set_pdeathsig(self.options.pdeathsig)
+        environ = target_environ(self.inherited.environ, self.account, action.preload, variable)
+        os.execve(action.path, action.argv, environ)
+
+    def say_failed(self, index: int, errno: int) -> None:
+        """Tell the launcher which action failed, with what errno."""
+        channel.tell(self.channel, Message(FAILED, flags=index, error=errno))

@@ -1,0 +1,305 @@
+"""The parent of the target from fork to its end: messages, signals, reaping.
+
+One poll loop in the main thread, woken by the channel, by signals and by
+nothing else: no timer while the target runs. Before the target was told to go
+there is one, for the program whose loader ignored the shim without a word.
+
+It must not touch the target's streams or terminal, and never waits for
+anybody but the target: a program that forks and leaves ends the run.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+import time
+
+from rtlaunch.core import forwarding, protocol
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.outcome import BY_RTLAUNCH, BY_TARGET, ENDED, REFUSED
+from rtlaunch.core.units import signal_name
+from rtlaunch.engine import channel, silence
+from rtlaunch.engine.handshake import Conversation, Handshake, Refused
+from rtlaunch.linux import libc, proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from rtlaunch.core.outcome import Outcome
+    from rtlaunch.engine.sentry import Sentry
+
+SIGNAL_EXIT_BASE = 128
+ALL_SIGNALS = 2**64 - 1  # the kernel leaves SIGKILL and SIGSTOP out itself (signalfd(2))
+TERMINAL_STOPS = (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
+
+# How long a program may be silent after exec before its mappings are looked at, s. A loader on a
+# slow disk takes long; one that has mapped no shim by then never will.
+SILENCE_S = 5.0
+
+
+class Supervisor:
+    """The loop of one launch, and what it has learnt of the target so far."""
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        handshake: Handshake,
+        sentry: Sentry,
+        ours: _socket.socket,
+        shim_path: str,
+    ) -> None:
+        self.outcome = outcome
+        self.handshake = handshake
+        self.sentry = sentry
+        self.channel = ours
+        self.signals = libc.signalfd4(-1, ALL_SIGNALS)
+        self.shim_path = shim_path
+        self.pid = 0
+        self.ended = False
+        self.refusal: Finding | None = None
+        self.failure: tuple[int, int] | None = None
+        self.own_pid = os.getpid()
+        self.leads_session = os.getsid(0) == self.own_pid
+        self.conversations: dict[int, Conversation] = {}
+        self.handlers: dict[int, Callable[[], None]] = {}
+        self.poll = select.poll()
+        self.listen(ours.fileno(), self.on_channel)
+        self.listen(self.signals, self.on_signals)
+
+    # ---- the loop
+
+    def listen(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call ``handler`` whenever ``fd`` has something to read, or its other side is gone."""
+        self.handlers[fd] = handler
+        self.poll.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        """Stop listening on ``fd``."""
+        if self.handlers.pop(fd, None):
+            self.poll.unregister(fd)
+
+    def run(self, pid: int) -> None:
+        """Supervise ``pid`` to its end; the outcome holds what became of it."""
+        self.pid = self.handshake.target_pid = pid
+        self.outcome.target.pid = pid
+        self.on_child()
+        while not self.ended:
+            ready = self.poll.poll(self.patience_ms())
+            if not ready:
+                self.on_silence()
+            for fd, _ in ready:
+                handler = self.handlers.get(fd)
+                if handler and not self.ended:
+                    handler()
+
+    def patience_ms(self) -> float | None:
+        """Return how long to wait: for ever, but for a silent target or a timed arming."""
+        if self.awaiting:
+            return SILENCE_S * 1000
+        return self.sentry.patience_ms()
+
+    @property
+    def awaiting(self) -> bool:
+        """Whether the target's first image has not announced itself yet."""
+        return not (self.outcome.time.entered_ns or self.refusal or self.handshake.went)
+
+    def on_silence(self) -> None:
+        """Arm, if that was waited for; else look whether a silent target ever mapped the shim."""
+        if not self.awaiting:
+            self.sentry.arm_now()
+            return
+        if silence.runs_without_shim(self.pid, self.shim_path):
+            self.refuse(silence.ignored_preload(self.outcome.target.argv[0], self.pid))
+
+    # ---- the shim
+
+    def on_channel(self) -> None:
+        """Take the messages that wait on the channel."""
+        try:
+            while (arrival := channel.receive(self.channel)) is not None:
+                self.on_arrival(arrival)
+        except EOFError:
+            self.forget(self.channel.fileno())
+            self.on_channel_closed()
+        except ValueError:
+            return  # a datagram of somebody who plays with the descriptor
+
+    def on_channel_closed(self) -> None:
+        """Note that nobody holds the target's end any more.
+
+        Where no shim was preloaded, by leave of the user, this is the exec:
+        the program runs, unlocked, and what is left to do is to watch it.
+        """
+        if not self.shim_path and not self.handshake.went and not self.failure:
+            self.handshake.went_unlocked(self.pid)
+
+    def on_arrival(self, arrival: channel.Arrival) -> None:
+        """Answer one message on the shared channel."""
+        kind, pid = arrival.message.kind, arrival.sender.pid
+        if kind == protocol.FAILED and pid == self.pid and not self.handshake.went:
+            self.failure = (arrival.message.flags, arrival.message.error)
+        elif kind == protocol.ENTERED and arrival.fd >= 0:
+            self.sentry.image_entered(pid == self.pid, arrival.message.time_ns)
+            conversation = self.handshake.begin(arrival)
+            if conversation:
+                fd = conversation.sock.fileno()
+                self.conversations[fd] = conversation
+                self.listen(fd, lambda: self.on_conversation(fd))
+        elif kind == protocol.RECORD:
+            # an image that had no descriptor left for a socket of its own
+            speaker = Conversation(self.channel, pid, pid == self.pid, arrival.message.time_ns)
+            self.conclude(speaker, arrival.message)
+
+    def on_conversation(self, fd: int) -> None:
+        """Take the record of an image; the end of file is its death, which SIGCHLD tells of."""
+        conversation = self.conversations[fd]
+        try:
+            arrival = channel.receive(conversation.sock)
+            if arrival is None:
+                return
+            self.conclude(conversation, arrival.message)
+        except (EOFError, ValueError):
+            pass
+        self.forget(fd)
+        del self.conversations[fd]
+        conversation.sock.close()
+
+    def conclude(self, conversation: Conversation, record: protocol.Message) -> None:
+        """Let an image go on, or refuse it."""
+        try:
+            self.handshake.conclude(conversation, record)
+        except Refused as refused:
+            self.refuse(refused.finding)
+        except (FileNotFoundError, ProcessLookupError):
+            return  # it died while its books were read; SIGCHLD tells of it
+
+    def refuse(self, finding: Finding) -> None:
+        """End the target, which stands before main(): SIGKILL, as it may be stopped."""
+        self.refusal = self.refusal or finding
+        self.kill(_signal.SIGKILL)
+
+    # ---- signals
+
+    def on_signals(self) -> None:
+        """Take what waits on the signalfd: children first, as they may end the run."""
+        taken = forwarding.parse_signals(os.read(self.signals, 16 * forwarding.SIGINFO_BYTES))
+        for signal in taken:
+            if signal.number == forwarding.SIGCHLD:
+                self.on_child()
+            elif self.sentry.wants_signal(signal.number):
+                self.sentry.arm_now()
+            elif forwarding.is_for_target(signal, self.own_pid, self.leads_session):
+                self.forward(signal)
+
+    def forward(self, signal: forwarding.Signal) -> None:
+        """Send the target what was sent to us, a queued value included (sigqueue(3))."""
+        if self.ended:
+            return
+        try:
+            if signal.code == forwarding.SI_QUEUE:
+                info = libc.queued_siginfo(signal.number, signal.value)
+                libc.rt_sigqueueinfo(self.pid, signal.number, info)
+            else:
+                os.kill(self.pid, signal.number)
+        except ProcessLookupError:
+            return
+        except PermissionError as error:
+            self.sentry.listener.step(
+                f"cannot pass SIG{signal_name(signal.number)} on to {self.pid}: {error.strerror}"
+            )
+
+    def kill(self, number: int) -> None:
+        """Send the target a signal of our own; it is our child and unreaped, so the pid is its."""
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return
+
+    # ---- children
+
+    def on_child(self) -> None:
+        """Reap everybody: the target ends the run, orphans are only let go."""
+        while not self.ended:
+            try:
+                found = os.waitid(
+                    os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+                )
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            if found.si_pid == self.pid and found.si_code not in (os.CLD_STOPPED, os.CLD_TRAPPED):
+                self.target_ended(found)
+                return
+            consume(found.si_pid)
+            if found.si_pid == self.pid:
+                self.target_stopped(found.si_status)
+
+    def target_stopped(self, number: int) -> None:
+        """Stop with the target where the terminal stopped it, so that the shell sees its job stop.
+
+        Who continues the group continues us; the target is continued again
+        only if it is not yet.
+        """
+        if number not in TERMINAL_STOPS or os.getpid() == 1 or not has_terminal():
+            return
+        os.kill(self.own_pid, _signal.SIGSTOP)
+        if self.sentry.state() == "T":
+            self.kill(_signal.SIGCONT)
+        self.drop_pending_continue()
+
+    def drop_pending_continue(self) -> None:
+        """Throw away the SIGCONT that woke us: it went to the whole group."""
+        _signal.sigtimedwait([_signal.SIGCONT], 0)
+
+    def target_ended(self, found: os.waitid_result) -> None:
+        """Take the last counts of the zombie, reap it, and say who ended it."""
+        self.on_channel()
+        self.sentry.ended()
+        _, _, usage = os.wait4(self.pid, 0)
+        rusage = self.outcome.rusage
+        rusage.user_ns, rusage.system_ns = int(usage.ru_utime * 1e9), int(usage.ru_stime * 1e9)
+        rusage.max_resident_bytes = usage.ru_maxrss * 1024
+        rusage.major_faults, rusage.minor_faults = usage.ru_majflt, usage.ru_minflt
+        rusage.voluntary_switches = usage.ru_nvcsw
+        rusage.involuntary_switches = usage.ru_nivcsw
+        self.outcome.time.ended_ns = time.monotonic_ns()
+        self.ended = True
+        self.settle(found)
+
+    def exit_status(self) -> int:
+        """Return the target's own code, or 128 + N if signal N ended it."""
+        end = self.outcome.exit
+        return SIGNAL_EXIT_BASE + end.signal if end.signal is not None else end.code or 0
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what was found from fork to end and did not refuse."""
+        return (*self.handshake.accepted, *self.sentry.findings)
+
+    def settle(self, found: os.waitid_result) -> None:
+        """Write down how it ended: by the target, or by us before it ran."""
+        end = self.outcome.exit
+        if found.si_code == os.CLD_EXITED:
+            end.code = found.si_status
+        else:
+            end.signal = found.si_status
+            end.core_dumped = found.si_code == os.CLD_DUMPED
+        if not self.handshake.went and not self.refusal and not self.failure:
+            entered = self.outcome.time.entered_ns is not None
+            self.refusal = silence.died_before_go(self.outcome.target.argv[0], end, entered)
+        ours = self.refusal is not None or self.failure is not None
+        end.by = BY_RTLAUNCH if ours else BY_TARGET
+        self.outcome.state = REFUSED if ours else ENDED
+
+
+def consume(pid: int) -> None:
+    """Take a child's state change off the kernel's list: reap an orphan, note a stop."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOHANG)
+
+
+def has_terminal() -> bool:
+    """Tell whether we have a controlling terminal, so that a shell may continue us."""
+    return proc.has_controlling_terminal()

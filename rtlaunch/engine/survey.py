@@ -1,0 +1,129 @@
+"""Reading all the facts that a launch is decided on, once, before anything changes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rtlaunch.core import proc as books_of
+from rtlaunch.core.caps import CAP_SYS_PTRACE, CapSets, Credentials, has, in_user_namespace
+from rtlaunch.core.elf import host_machine
+from rtlaunch.core.facts import Account, Facts, Host
+from rtlaunch.core.findings import Finding, Refusal
+from rtlaunch.core.target import Reach
+from rtlaunch.engine import classify, shims
+from rtlaunch.linux import prctl, proc, rlimit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rtlaunch.core.options import Options
+
+
+def survey(options: Options, command: Sequence[str], environ: Mapping[str, str]) -> Facts:
+    """Return the facts; Refusal where a question of the user's has no answer (an unknown user)."""
+    host = read_host()
+    changes_who = options.user is not None or bool(options.ambient_caps)
+    who = read_credentials(prctl.get_securebits() if changes_who else 0)
+    account = look_up_account(options)
+    machine = host_machine(host.arch, 64 if sys.maxsize >> 32 else 32)
+    shim = shims.find(machine, environ)
+    target = classify.classify(tuple(command), environ.get("PATH"), account)
+    reach = Reach(machine, frozenset((shim.machine,)) if shim else frozenset(), reads_any(who))
+    return Facts(
+        host=host,
+        who=who,
+        limits=rlimit.get_all(),
+        cpus=frozenset(os.sched_getaffinity(0)),
+        possible_cpus=possible_cpus() if options.cpu_list is not None else frozenset(),
+        policy=os.sched_getscheduler(0),
+        nice=os.getpriority(os.PRIO_PROCESS, 0),
+        target=target,
+        reach=reach,
+        shim=shim,
+        account=account,
+        environ=environ,
+    )
+
+
+def read_host() -> Host:
+    """Return what uname(2) and sysconf(3) say."""
+    name = os.uname()
+    return Host(
+        name.nodename,
+        f"{name.sysname} {name.release}",
+        name.machine,
+        os.sysconf("SC_PAGE_SIZE"),
+        os.getpid(),
+        os.getppid(),
+    )
+
+
+def read_credentials(securebits: int) -> Credentials:
+    """Return who we are, all five capability sets included; Refusal without /proc.
+
+    ``securebits`` costs an import to read and decides only where ids or
+    capabilities change; it is 0 elsewhere.
+    """
+    try:
+        status = books_of.parse_status(proc.read_text(os.getpid(), "status"))
+        uid_map = proc.read_text(os.getpid(), "uid_map")
+    except OSError as error:
+        raise Refusal(proc_missing(error)) from error
+    return Credentials(
+        uid=status.uids[0],
+        euid=status.uids[1],
+        gid=status.gids[0],
+        egid=status.gids[1],
+        groups=status.groups,
+        caps=CapSets(
+            status.cap_inh, status.cap_prm, status.cap_eff, status.cap_bnd, status.cap_amb
+        ),
+        securebits=securebits,
+        no_new_privs=bool(status.no_new_privs),
+        initial_userns=not in_user_namespace(uid_map),
+    )
+
+
+def proc_missing(error: OSError) -> Finding:
+    """Return the finding for a machine without /proc."""
+    return Finding(
+        "proc-missing",
+        f"/proc cannot be read: {error.strerror}",
+        why="without the kernel's books nothing can be proven",
+        values={"errno": error.errno},
+    )
+
+
+def look_up_account(options: Options) -> Account | None:
+    """Return the account of ``--user``; Refusal where it does not exist."""
+    if options.user is None:
+        return None
+    from rtlaunch.linux import accounts
+
+    try:
+        return accounts.look_up(options.user.user, options.user.group or None)
+    except KeyError as error:
+        raise Refusal(
+            Finding("user-unknown", f"--user: {error.args[0]}", values={"user": options.user.user})
+        ) from error
+
+
+def possible_cpus() -> frozenset[int]:
+    """Return the CPUs that our cpuset lets us ask for.
+
+    The kernel cuts every request down to the cpuset, so asking for all of them
+    and reading back is the answer; our own mask is put back at once.
+    """
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        return frozenset(os.sched_getaffinity(0))
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def reads_any(who: Credentials) -> bool:
+    """Tell whether we may read the books of a process that is not dumpable."""
+    return has(who.caps.effective, CAP_SYS_PTRACE)
