@@ -1,0 +1,227 @@
+"""The remedies that are the same wherever we run: one row for each finding code.
+
+The other half of :mod:`rtlaunch.core.remedies`, which says what a row is. The
+rows of ``ON_HOST`` change a setting of the whole machine.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.remedies_parts import Row
+
+SYSCTL_D = "echo %s | %%(sudo)stee -a /etc/sysctl.d/50-rtlaunch.conf"
+PROFILE_PLACES = "$XDG_CONFIG_HOME/rtlaunch/, /etc/rtlaunch/profiles/, the shipped ones"
+
+ASKED: dict[str, Row] = {
+    "usage": (
+        "the command line",
+        "rtlaunch --help",
+        "rtlaunch [OPTIONS] -- COMMAND [ARG...]: options before --, the program after it",
+    ),
+    "environment-value": (
+        "the environment variable %(variable)s",
+        "env -u %(variable)s %(run)s",
+        "correct or remove %(variable)s where it is set (unit, shell profile, container spec)",
+    ),
+    "environment-unknown": (
+        "the environment variable %(variable)s",
+        "env -u %(variable)s %(run)s",
+        "correct or remove %(variable)s where it is set; options' twins are RTLAUNCH_OPTION",
+    ),
+    "profile-missing": (
+        "--profile or RTLAUNCH_PROFILE",
+        "ls ~/.config/rtlaunch /etc/rtlaunch/profiles",
+        "put NAME.toml into one of: " + PROFILE_PLACES + "; or give a path with a slash",
+    ),
+    "profile-unreadable": (
+        "the permissions of %(path)s",
+        "ls -l %(path)s",
+        "let uid %(uid)s read it, and enter every directory above it",
+    ),
+    "profile-invalid": (
+        "the profile %(path)s",
+        "rtlaunch plan --profile %(path)s -- true",
+        "flat TOML: format = 1, each key a long option without dashes, one [limit] table",
+    ),
+    "profile-writable": (
+        "the permissions of %(path)s: others can write what root would execute",
+        "%(sudo)schmod go-w %(path)s && %(sudo)schown root %(path)s",
+        "keep profiles that root uses in /etc/rtlaunch/profiles/, owned by root, mode 0644",
+    ),
+    "command-not-found": (
+        "PATH, as execvp(3) searches it",
+        "command -v %(command)s; echo $PATH",
+        "give the path with a slash, or add its directory to PATH where rtlaunch is started "
+        "(systemd units and cron have a short one)",
+    ),
+    "command-not-executable": (
+        "the mode of the file, or a noexec mount beneath it",
+        "ls -l %(path)s; findmnt -T %(path)s",
+        "chmod +x on the file, or a file system without noexec",
+    ),
+    "command-bad-format": (
+        "the file itself: no format that this kernel executes",
+        "file %(path)s",
+        "a build for this machine; for a script, a first line such as #!/bin/sh",
+    ),
+    "command-bad-interpreter": (
+        "the first line of the script, or the loader named in the program",
+        "head -c 80 %(path)s; readelf -l %(path)s | grep interpreter",
+        "install that interpreter or loader, or name one that is there",
+    ),
+}
+
+TARGETS: dict[str, Row] = {
+    "target-static": (
+        "how the program is linked: without a loader nothing reads LD_PRELOAD",
+        "%(allow)s   # runs it unlocked",
+        "link it dynamically (Go: CGO_ENABLED=1), or call mlockall in the program itself",
+    ),
+    "target-setuid": (
+        "the set-uid or set-gid bit of %(path)s: the loader drops LD_PRELOAD",
+        "sudo %(run)s   # as its owner already, the bit changes nothing",
+        "a copy without the bit, started by rtlaunch --user with --ambient-caps",
+    ),
+    "target-file-caps": (
+        "the file capabilities of %(path)s (getcap): the loader drops LD_PRELOAD",
+        "%(allow)s   # runs it unlocked",
+        "setcap -r on the file, and the same capabilities by --ambient-caps instead",
+    ),
+    "target-unreadable": (
+        "the mode of %(path)s: who cannot read a program cannot see its memory either",
+        "%(allow)s   # runs it without proof",
+        "chmod +r on the file, or run rtlaunch as root",
+    ),
+    "target-class": (
+        "the program is of another word size than the shim",
+        "%(allow)s   # runs it unlocked",
+        "a build of the program for this machine's own word size",
+    ),
+    "target-machine": (
+        "the program is for another machine and would run under an emulator",
+        "%(allow)s   # runs it unlocked",
+        "a build of the program for this machine",
+    ),
+    "shim-missing": (
+        "this installation of rtlaunch",
+        "rtlaunch --version -v   # lists the shims that it has",
+        "reinstall it on this machine: pip install --force-reinstall rtlaunch (needs cc)",
+    ),
+    "shim-path": (
+        "where rtlaunch is installed: %(path)s",
+        "%(allow)s   # runs it unlocked",
+        "install it under a path without colon, on a file system mounted without noexec",
+    ),
+}
+
+LAUNCH: dict[str, Row] = {
+    "stack-limit": (
+        "RLIMIT_STACK (ulimit -s) against --prefault-stack",
+        "%(small_prefault)s",
+        "ulimit -s 8192 (or LimitSTACK=8M) where rtlaunch is started, or a smaller "
+        "--prefault-stack",
+    ),
+    "user-unknown": (
+        "--user: not in passwd or group of this host or container",
+        "getent passwd; getent group",
+        "create it (useradd --system NAME), or give a numeric uid:gid",
+    ),
+    "user-denied": (
+        "who we are: uid %(uid)s may not become another user",
+        "sudo %(run)s",
+        "start rtlaunch as root, or leave out --user (a systemd unit can say User=)",
+    ),
+    "lock-failed": (
+        "the kernel: memory is short here or in the memory cgroup, or a security module refuses",
+        "grep -E 'MemAvailable|Mlocked' /proc/meminfo; dmesg | tail",
+        "a higher memory limit (MemoryMax=, --memory), or --lock current,future,onfault, which "
+        "takes pages only as they are touched",
+    ),
+    "shim-silent": (
+        "something between rtlaunch and main(): a loader that ignores LD_PRELOAD, a wrapper "
+        "that clears the environment, a security module",
+        "LD_DEBUG=libs %(command)s 2>&1 | grep -i preload",
+        "start the program itself rather than its wrapper; see the page for each cause",
+    ),
+    "unlocked-mappings": (
+        "the program or its libraries: mappings that mlockall does not reach",
+        "%(allow)s   # accepts those mappings",
+        "have the program touch or mlock those mappings itself; the report lists them",
+    ),
+    "proof-unreadable": (
+        "/proc/PID of the program: undumpable, hidepid, or a security module",
+        "sudo %(run)s",
+        "chmod +r on the program; mount /proc without hidepid; or CAP_SYS_PTRACE",
+    ),
+    "died-before-go": (
+        "the program, its loader or an out-of-memory kill, before main()",
+        "%(command)s   # does it start without rtlaunch?",
+        "repair what ends it; locked memory counts against its cgroup's limit at once",
+    ),
+    "exec-unannounced": (
+        "an exec on the way that lost LD_PRELOAD: env -i, sudo, a static or set-uid program",
+        "rtlaunch -- the last program of the chain, without the wrapper",
+        "put rtlaunch last: WRAPPER rtlaunch -- COMMAND",
+    ),
+    "child-unlocked": (
+        "--children all, and a child that could not lock",
+        "rtlaunch explain memlock-limit   # its usual cause",
+        "raise RLIMIT_MEMLOCK or give CAP_IPC_LOCK; or --children none, if children may fault",
+    ),
+    "proc-missing": (
+        "the mount namespace: no procfs at /proc",
+        "%(sudo)smount -t proc proc /proc",
+        "mount /proc in the chroot or container; the proof is read there",
+    ),
+    "launch-failed": (
+        "the kernel, in the step that is named above",
+        "strace -f %(run)s",
+        "free what it lacks (descriptors, processes, memory); the page lists the steps",
+    ),
+    "report-unwritable": (
+        "--report or RTLAUNCH_REPORT: the directory, its permissions, or a full disk",
+        "%(no_report)s",
+        "a directory that uid %(uid)s can write, or --report fd:N",
+    ),
+    "watch-lost": (
+        "an exec of something unreadable, set-uid or with file capabilities; or a dead ring",
+        "ps -o pid,maj_flt,min_flt,comm -p PID   # what the kernel itself counted",
+        "make the program readable (chmod +r), or accept the kernel's count without places",
+    ),
+}
+
+ON_HOST: dict[str, Row] = {
+    "swap-on": (
+        "/proc/swaps",
+        "%(sudo)sswapoff -a   # all swapped pages must fit into memory",
+        "take the swap lines out of /etc/fstab, or systemctl mask swap.target",
+    ),
+    "thp-always": (
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+        "echo madvise | %(sudo)stee /sys/kernel/mm/transparent_hugepage/enabled",
+        "transparent_hugepage=madvise on the kernel's command line",
+    ),
+    "compaction-unevictable": (
+        "vm.compact_unevictable_allowed",
+        "%(sudo)ssysctl -w vm.compact_unevictable_allowed=0",
+        SYSCTL_D % "vm.compact_unevictable_allowed=0",
+    ),
+    "numa-balancing": (
+        "kernel.numa_balancing",
+        "%(sudo)ssysctl -w kernel.numa_balancing=0",
+        SYSCTL_D % "kernel.numa_balancing=0",
+    ),
+    "ksm-on": (
+        "/sys/kernel/mm/ksm/run",
+        "echo 2 | %(sudo)stee /sys/kernel/mm/ksm/run   # stop, and unmerge what was merged",
+        "switch off what starts it (ksmtuned, ksm.service)",
+    ),
+    "rt-throttling": (
+        "kernel.sched_rt_runtime_us (from Linux 6.12 on, the fair server of each CPU)",
+        "%(sudo)ssysctl -w kernel.sched_rt_runtime_us=-1   # a runaway task then keeps its CPU",
+        SYSCTL_D % "kernel.sched_rt_runtime_us=-1",
+    ),
+}
+
+ANYWHERE: dict[str, Row] = {**ASKED, **TARGETS, **LAUNCH, **ON_HOST}

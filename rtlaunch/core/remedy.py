@@ -1,0 +1,229 @@
+"""What to do about a finding, here: the row of the remedy table that fits, filled with its values.
+
+Why: a refusal that does not say who set the limit and which command changes it
+only moves the search elsewhere. Pure, and imported only once there is a finding
+to show. It must not decide whether a launch goes on.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core.argv import quoted
+from rtlaunch.core.printable import one_line
+from rtlaunch.core.record import Record, replace
+from rtlaunch.core.remedies import BY_PLACE
+from rtlaunch.core.remedies_anywhere import ANYWHERE, ON_HOST
+from rtlaunch.core.remedies_memlock import HEADROOM, MEMLOCK, OWN_LIMIT
+from rtlaunch.core.units import UNLIMITED, format_cpus, spell_size
+from rtlaunch.core.where import CI, CONTAINERS, KUBERNETES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rtlaunch.core.findings import Finding
+    from rtlaunch.core.remedies_parts import Row
+    from rtlaunch.core.where import Where
+
+
+# MCL_FUTURE charges virtual size, 8 MiB for each default thread stack: what is
+# needed at start is never enough for long.
+LEAST_MEMLOCK = 64 << 20
+GROWTH = 2
+
+COMMAND_SHOWN = 160  # characters of a command line; a longer one is cut at a word
+
+# limits.conf(5): these items count KiB there, bytes in the kernel; cpu counts minutes.
+KIB_ITEMS = frozenset({"as", "core", "data", "fsize", "memlock", "rss", "stack"})
+
+
+class Context(Record):
+    """The line that was typed, each part quoted for a shell; the remedies print it changed."""
+
+    options: str = ""
+    command: str = "COMMAND"
+
+
+def with_remedy(finding: Finding, where: Where, context: Context) -> Finding:
+    """Return ``finding`` with those parts of its remedy filled in that it does not bring along."""
+    set_by, try_now, for_good = remedy(finding, where, context)
+    return replace(
+        finding,
+        set_by=finding.set_by or set_by,
+        try_now=finding.try_now or try_now,
+        for_good=finding.for_good or for_good,
+    )
+
+
+def remedy(finding: Finding, where: Where, context: Context) -> Row:
+    """Return who set it, what to try now and what to change for good, at this place."""
+    own = BY_PLACE.get(finding.code) in (MEMLOCK, HEADROOM) and asked_too_little(finding.values)
+    row = OWN_LIMIT if own else row_for(finding.code, where)
+    names = names_for(finding, where, context)
+    set_by, try_now, for_good = (template % names for template in row)
+    if finding.code in ON_HOST and _inside(where):
+        outside = "on the node: " if where.kind == KUBERNETES else "on the host: "
+        return set_by, outside + try_now, outside + for_good
+    return set_by, try_now, for_good
+
+
+def asked_too_little(values: Mapping[str, object]) -> bool:
+    """Tell whether the hard limit would suffice, and the soft one was set below it.
+
+    The default, ``max``, makes both the same.
+    """
+    soft, hard, needed = (values.get(name) for name in ("soft", "hard", "needed_bytes"))
+    if not isinstance(soft, int) or not isinstance(hard, int) or not isinstance(needed, int):
+        return False
+    return soft != hard and (hard == UNLIMITED or hard >= needed)
+
+
+def _inside(where: Where) -> bool:
+    return where.kind in CONTAINERS or where.inside in CONTAINERS
+
+
+def row_for(code: str, where: Where) -> Row:
+    """Return the row of the most exact place that the table knows; KeyError on an unknown code."""
+    rows = BY_PLACE.get(code)
+    if rows is None:
+        return ANYWHERE[code]
+    return next(rows[place] for place in places(where) if place in rows)
+
+
+def places(where: Where) -> Iterator[str]:
+    """Yield the names of this place in the table, the most exact first."""
+    kind = where.kind
+    if kind == CI:
+        yield f"ci-{where.ci}-{where.inside}"
+        yield f"ci-{where.ci}"
+        yield CI
+        kind = where.inside
+    if where.userns:
+        yield f"{kind}-userns"
+    if where.uid:
+        yield f"{kind}-user"
+    yield kind
+    if not where.uid:
+        yield "root"
+    yield "*"
+    yield "plain"
+
+
+# What a template shows where the finding does not tell.
+UNTOLD = {
+    "capability": "CAP_IPC_LOCK",
+    "limit": "NAME",
+    "directive": "LimitNAME",
+    "raw": "VALUE",
+    "raw_unit": "VALUE",
+    "raw_ulimit": "VALUE",
+    "limits_d": "VALUE",
+    "cgroup": "of this process",
+}
+
+
+def names_for(finding: Finding, where: Where, context: Context) -> dict[str, str]:
+    """Return every name that a template may use: the finding's values, the place, the line."""
+    names = dict(UNTOLD)
+    names["path"] = shortened(context.command).split(" ")[0]
+    names.update({name: str(value) for name, value in finding.values.items()})
+    names["path"] = quoted((names.get("profile", names["path"]),))
+    names.update(place_names(where))
+    names.update(lines(finding.code, where, context))
+    names.update(capability_names(names["capability"]))
+    names.update(memlock_names(finding.values))
+    names.update(limit_names(finding.values))
+    names["variable"] = variable_of(finding.values)
+    names["cpus"] = _cpus(finding.values.get("asked"))
+    return {name: one_line(text) for name, text in names.items()}
+
+
+def place_names(where: Where) -> Mapping[str, str]:
+    """Return what the place is called, and who we are there."""
+    return {
+        "uid": str(where.uid),
+        "user": where.user or str(where.uid),
+        "limits_user": where.user or f":{where.uid}",  # limits.conf(5): that uid alone
+        "unit": where.unit or "NAME.service",
+        "container": where.container or "CONTAINER",
+        "sudo": "sudo " if where.uid else "",
+    }
+
+
+def lines(code: str, where: Where, context: Context) -> Mapping[str, str]:
+    """Return the command line as it was typed, and with one option more."""
+
+    def run(more: str = "") -> str:
+        options = " ".join(part for part in (context.options, more) if part)
+        return " ".join(
+            part for part in ("rtlaunch", options, "--", shortened(context.command)) if part
+        )
+
+    return {
+        "command": shortened(context.command),
+        "run": run(),
+        "allow": run(f"--allow {code}"),
+        "run_user": run(f"--user {where.user or where.uid}" if where.uid else "--user USER"),
+        "memlock_max": run("--memlock max"),
+        "small_stacks": run("--limit stack=1M"),
+        "small_prefault": run("--prefault-stack 64K"),
+        "no_report": run("--report fd:2"),
+    }
+
+
+def shortened(command: str) -> str:
+    """Cut a command line that would not fit a message, at a word."""
+    if len(command) <= COMMAND_SHOWN:
+        return command
+    return command[:COMMAND_SHOWN].rsplit(" ", 1)[0] + " ..."
+
+
+def variable_of(values: Mapping[str, object]) -> str:
+    """Return the environment variable that a finding is about: the first it lists, or a twin."""
+    listed, option = values.get("variables"), values.get("option")
+    if isinstance(listed, (list, tuple)) and listed:
+        return str(listed[0])
+    return "RTLAUNCH_" + (str(option).upper().replace("-", "_") if option else "OPTION")
+
+
+def capability_names(capability: str) -> Mapping[str, str]:
+    """Return a capability as containers spell it, as everyone else does, and the flag for it."""
+    bare = capability.upper().removeprefix("CAP_")
+    return {"cap": bare, "capability": f"CAP_{bare}", "cap_flag": f"--cap-add {bare}"}
+
+
+def memlock_names(values: Mapping[str, object]) -> Mapping[str, str]:
+    """Return a memlock limit that suffices: in bytes, in KiB and as an option's value."""
+    needed = values.get("needed_bytes")
+    size = enough_memlock(needed if isinstance(needed, int) else 0)
+    return {"bytes": str(size), "kib": str(size >> 10), "size": spell_size(size)}
+
+
+def enough_memlock(needed_bytes: int) -> int:
+    """Return a limit in bytes for a program that needs this much at start: a power of two."""
+    return max(LEAST_MEMLOCK, 1 << (GROWTH * needed_bytes - 1).bit_length())
+
+
+def limit_names(values: Mapping[str, object]) -> Mapping[str, str]:
+    """Return a demanded rlimit as prlimit, systemd.exec(5) and limits.conf(5) spell it."""
+    name, soft = values.get("limit"), values.get("soft")
+    if not isinstance(name, str) or not isinstance(soft, int):
+        return {}
+    spelled = {"raw": "unlimited", "raw_unit": "infinity", "raw_ulimit": "-1"}
+    if soft != UNLIMITED:
+        spelled = dict.fromkeys(spelled, str(soft))
+    return {**spelled, "directive": f"Limit{name.upper()}", "limits_d": limits_d(name, soft)}
+
+
+def limits_d(name: str, value: int) -> str:
+    """Return a limit as /etc/security/limits.d counts it (limits.conf(5))."""
+    if value == UNLIMITED:
+        return "unlimited"
+    if name in KIB_ITEMS:
+        return str(-(-value // 1024))
+    return str(-(-value // 60) if name == "cpu" else value)
+
+
+def _cpus(asked: object) -> str:
+    if isinstance(asked, (list, tuple)) and asked:
+        return format_cpus(int(cpu) for cpu in asked)
+    return "LIST"
