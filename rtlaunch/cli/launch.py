@@ -1,0 +1,102 @@
+"""The launch path: from the words of a command line to an exit status, with nothing heavy imported.
+
+Here alone findings become messages and exit codes. Whatever is no plain
+launch (help, version, subcommands) is typer's, imported only then.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rtlaunch.cli.voice import Voice
+from rtlaunch.core import argv, settings
+from rtlaunch.core.findings import EXIT_REFUSED, Finding, Refusal
+from rtlaunch.engine import inherit
+from rtlaunch.engine.launch import Story, launch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rtlaunch.core.options import Options
+    from rtlaunch.core.outcome import Outcome
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what the command line says; return the exit status."""
+    story = Story()
+    voice = Voice(story, list(words))
+    try:
+        inherited = inherit.take_down()
+    except FileNotFoundError:
+        return voice.refused(no_proc())
+    try:
+        completing = argv.COMPLETE_VARIABLE in inherited.environ
+        line = None if completing else argv.split(words)
+        if line is None or line.verb != argv.RUN:
+            from rtlaunch.cli import app
+
+            return app.main(words)
+        return run(line, inherited, voice, story)
+    except Refusal as refusal:
+        return voice.refused(refusal.finding)
+    finally:
+        if not story.forked:
+            inherit.reap_helper()
+
+
+def run(line: argv.Line, inherited: inherit.Inherited, voice: Voice, story: Story) -> int:
+    """Launch the command of ``line``; the status is the target's, or that of a Refusal."""
+    options, command, findings = order(line.raw, line.command, inherited.environ)
+    voice.configure(options)
+    for finding in findings:
+        voice.finding(finding)
+    try:
+        voice.open_report()
+        launch(options, command, inherited, voice, story)
+    except Refusal as refusal:
+        write_refusal(story.outcome, refusal.finding)
+        raise
+    finally:
+        if voice.report is not None:
+            story.outcome.findings = (*findings, *story.outcome.findings)
+            voice.close_report()
+    voice.summary()
+    code = story.outcome.exit.rtlaunch_code
+    return EXIT_REFUSED if code is None else code
+
+
+def write_refusal(outcome: Outcome, finding: Finding) -> None:
+    """Write a refusal into the outcome."""
+    from rtlaunch.core.outcome import BY_RTLAUNCH, REFUSED
+
+    outcome.state, outcome.exit.by = REFUSED, BY_RTLAUNCH
+    outcome.exit.rtlaunch_code = finding.exit_code
+    outcome.findings = (*outcome.findings, finding)
+
+
+def order(
+    raw: settings.Raw, typed: Sequence[str], environ: Mapping[str, str]
+) -> tuple[Options, list[str], tuple[Finding, ...]]:
+    """Return options, command and warnings from command line, environment and profile.
+
+    Refusal for a value that is none, and for a profile that cannot be used.
+    """
+    name = settings.profile_asked(raw, environ)
+    profile = None
+    if name:
+        from rtlaunch.linux import profiles
+
+        profile = profiles.load(name, environ, os.geteuid())
+    resolved = settings.resolve(raw, environ, profile)
+    command = settings.command_asked(typed, profile)
+    return resolved.options, list(command), resolved.findings
+
+
+def no_proc() -> Finding:
+    """Return the finding for a machine without /proc."""
+    return Finding(
+        "proc-missing",
+        "/proc is not mounted",
+        why="without the kernel's books nothing can be proven",
+    )

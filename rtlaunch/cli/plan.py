@@ -1,0 +1,98 @@
+"""``rtlaunch plan``: what a launch would do and everything found, without doing it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rtlaunch.cli import surroundings
+from rtlaunch.cli.launch import order
+from rtlaunch.core import kinds, preflight, settings
+from rtlaunch.core.argv import quoted
+from rtlaunch.core.findings import EXIT_REFUSED, first_refusal
+from rtlaunch.core.options import BY_NAME, SETTINGS
+from rtlaunch.core.plan import make_plan
+from rtlaunch.engine.survey import survey
+from rtlaunch.report import text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rtlaunch.core.findings import Finding
+    from rtlaunch.core.options import Options
+
+SCHEMA = "rtlaunch.plan/1"
+MODE = "supervise (the only mode so far)"
+
+
+def run(
+    raw: settings.Raw, typed: Sequence[str], environ: Mapping[str, str], as_json: bool
+) -> int:
+    """Print the plan; return 0 if the launch would start, 125 if it would be refused.
+
+    Refusal for a command line, environment or profile that makes no sense.
+    """
+    options, command, warnings = order(raw, typed, environ)
+    facts = survey(options, command, environ)
+    found = preflight.findings(options, facts)
+    steps = [action.describe() for action in make_plan(options, facts, found)]
+    words = [*as_typed(raw), "--", *command]
+    findings = [surroundings.with_remedy(finding, words) for finding in (*warnings, *found)]
+    if as_json:
+        document = as_document(options, command, steps, findings)
+        print(json.dumps(document, indent=2, default=str))
+    else:
+        print(text.plan(quoted(command), MODE, options, steps, findings))
+    refusing = first_refusal(findings)
+    sys.stdout.flush()
+    return 0 if refusing is None else EXIT_REFUSED
+
+
+def as_typed(raw: settings.Raw) -> list[str]:
+    """Return the options as somebody could have typed them, for the lines that remedies print."""
+    words = []
+    for name, values in raw.items():
+        for value in values:
+            takes_value = BY_NAME[name].takes_value
+            plain = f"--{name}" if value == "true" else f"--no-{name}"
+            words += [f"--{name}", value] if takes_value else [plain]
+    return words
+
+
+def as_document(
+    options: Options, command: list[str], steps: list[str], findings: list[Finding]
+) -> dict[str, object]:
+    """Return the plan as the object that ``--json`` prints; the option values are texts."""
+    refusing = first_refusal(findings)
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "mode": "supervise",
+        "options": {
+            row.name: {
+                "value": kinds.write(row, getattr(options, row.field)),
+                "from": options.origin[row.name],
+            }
+            for row in SETTINGS
+        },
+        "steps": steps,
+        "findings": [
+            {
+                "code": finding.code,
+                "severity": finding.severity,
+                "waived": finding.waived,
+                "what": finding.what,
+                "why": finding.why,
+                "remedy": {
+                    "set_by": finding.set_by,
+                    "try_now": finding.try_now,
+                    "for_good": finding.for_good,
+                },
+                "values": dict(finding.values),
+            }
+            for finding in findings
+        ],
+        "would_start": refusing is None,
+        "refused_by": refusing.code if refusing else None,
+    }

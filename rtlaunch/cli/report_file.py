@@ -1,0 +1,125 @@
+"""Where the report goes: a file or descriptor, checked before the launch, written at its end.
+
+Written whole by rename, mode 0640. Until then it is a file without a name
+(O_TMPFILE), so that an rtlaunch that is killed leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from fcntl import F_GETFL, F_SETFD, FD_CLOEXEC, fcntl
+
+from rtlaunch.core.findings import Finding, Refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.options import ReportTo
+    from rtlaunch.core.outcome import Outcome
+
+MODE = 0o640
+STANDARD_ERROR = 2
+
+# Who number this process is among its equals: Slurm, Open MPI, MPICH and PMI set these.
+RANK_VARIABLES = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+
+# O_TMPFILE is not for every file system (open(2)).
+NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
+
+
+class ReportFile:
+    """One report's destination."""
+
+    def __init__(self, to: ReportTo) -> None:
+        self.to = to
+        self.fd = to.fd
+        self.nameless = False
+
+    def prepare(self, outcome: Outcome) -> None:
+        """Make sure that it can be written; Refusal ``report-unwritable`` says why not."""
+        try:
+            if self.to.path:
+                self.prepare_path(os.path.dirname(self.path(outcome)) or ".")
+            else:
+                self.prepare_descriptor()
+        except OSError as error:
+            where = self.to.path or f"descriptor {self.to.fd}"
+            raise Refusal(
+                Finding(
+                    "report-unwritable",
+                    f"--report {where}: {error.strerror}",
+                    why="what was asked to be proven could not be written down",
+                    values={"path": where, "errno": error.errno},
+                )
+            ) from error
+
+    def prepare_path(self, folder: str) -> None:
+        """Open a nameless file in ``folder``, or see that one could be made there."""
+        try:
+            flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+            self.fd, self.nameless = os.open(folder, flags, MODE), True
+        except OSError as error:
+            if error.errno not in NO_TMPFILE or not os.path.isdir(folder):
+                raise
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+
+    def prepare_descriptor(self) -> None:
+        """See that the descriptor is open for writing; it is ours, so exec closes it."""
+        if fcntl(self.fd, F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "it is not open for writing")
+        if self.fd > STANDARD_ERROR:
+            fcntl(self.fd, F_SETFD, FD_CLOEXEC)
+
+    def path(self, outcome: Outcome) -> str:
+        """Return the path with its placeholders filled in."""
+        rank = next((os.environ[name] for name in RANK_VARIABLES if os.environ.get(name)), "0")
+        started = outcome.time.started_at or 0
+        values = {
+            "host": os.uname().nodename,
+            "rank": rank,
+            "pid": str(outcome.target.pid or os.getpid()),
+            "unit": outcome.host.unit or "none",
+            "time": str(started // 1_000_000_000),
+        }
+        path = self.to.path
+        for name, value in values.items():
+            path = path.replace("{" + name + "}", value.replace("/", "-"))
+        return path
+
+    def write(self, outcome: Outcome) -> str:
+        """Write the report; return what went wrong, "" for nothing."""
+        import json
+
+        from rtlaunch.report.document import document
+
+        text = json.dumps(document(outcome), indent=2, ensure_ascii=True) + "\n"
+        try:
+            if self.to.path:
+                self.write_path(text.encode(), self.path(outcome))
+            else:
+                write_whole(self.fd, text.encode())
+        except OSError as error:
+            return f"the report could not be written to {self.to.path or self.fd}: {error.strerror}"
+        return ""
+
+    def write_path(self, data: bytes, path: str) -> None:
+        """Write the file and give it its name in one step."""
+        fresh = f"{path}.{os.getpid()}.tmp"
+        if not self.nameless:
+            self.fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+        try:
+            os.fchmod(self.fd, MODE)
+            write_whole(self.fd, data)
+            if self.nameless:
+                # only with a directory given does CPython call linkat(2) with AT_SYMLINK_FOLLOW
+                os.link(f"/proc/self/fd/{self.fd}", fresh, src_dir_fd=self.fd)
+            os.rename(fresh, path)
+        finally:
+            os.close(self.fd)
+
+
+def write_whole(fd: int, data: bytes) -> None:
+    """Write all of ``data``; OSError as write(2) has it."""
+    while data:
+        data = data[os.write(fd, data) :]

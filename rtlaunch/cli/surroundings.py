@@ -1,0 +1,86 @@
+"""Where rtlaunch runs, read when there is something to say about it: remedies and the report."""
+
+from __future__ import annotations
+
+import os
+
+from rtlaunch import __version__
+from rtlaunch.core import kinds
+from rtlaunch.core.argv import quoted
+from rtlaunch.core.options import SETTINGS
+from rtlaunch.core.protocol import PROTOCOL
+from rtlaunch.core.remedy import Context
+from rtlaunch.core.remedy import with_remedy as fill_in
+from rtlaunch.core.where import Where, WhereFacts, where
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.findings import Finding
+    from rtlaunch.core.options import Options
+    from rtlaunch.core.outcome import Outcome
+
+STDIN = 0
+
+
+def read_whole(path: str) -> str | None:
+    """Return the text of a file, None where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def here() -> Where:
+    """Read the signs of where we are, and return what they say."""
+    login = (read_whole("/proc/self/loginuid") or "").strip()
+    return where(
+        WhereFacts(
+            environ=dict(os.environ),
+            cgroup=read_whole("/proc/self/cgroup") or "",
+            mountinfo=read_whole("/proc/self/mountinfo") or "",
+            uid_map=read_whole("/proc/self/uid_map") or "",
+            dockerenv=os.path.exists("/.dockerenv"),
+            containerenv=read_whole("/run/.containerenv"),
+            pid=os.getpid(),
+            uid=os.getuid(),
+            user=user_name(),
+            loginuid=int(login) if login.isdigit() else None,
+            stdin_tty=os.isatty(STDIN),
+            hostname=os.uname().nodename,
+        )
+    )
+
+
+def user_name() -> str:
+    """Return our name in passwd(5), or our number."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def with_remedy(finding: Finding, words: list[str]) -> Finding:
+    """Return ``finding`` with what to do about it here; ``words`` is the line that was typed."""
+    dashes = words.index("--") if "--" in words else len(words)
+    context = Context(
+        options=quoted(words[:dashes]), command=quoted(words[dashes + 1 :]) or "COMMAND"
+    )
+    return fill_in(finding, here(), context)
+
+
+def describe(outcome: Outcome, options: Options) -> None:
+    """Write into the outcome who we are, what was asked, and where we ran."""
+    outcome.options = {
+        row.name: (kinds.write(row, getattr(options, row.field)), options.origin[row.name])
+        for row in SETTINGS
+    }
+    place = here()
+    outcome.rtlaunch.version, outcome.rtlaunch.protocol = __version__, PROTOCOL
+    outcome.host.where = place.kind
+    outcome.host.container = place.container or None
+    outcome.host.unit = place.unit or None
+    boot = read_whole("/proc/sys/kernel/random/boot_id")
+    outcome.host.boot_id = boot.strip() if boot else None

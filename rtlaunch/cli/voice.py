@@ -1,0 +1,149 @@
+"""What rtlaunch says on stderr, and where the report goes.
+
+stderr may be closed, full or a broken pipe: that never reaches the target and
+never ends the run. Text, remedies and JSON are imported when there is
+something to say, so that a launch that goes well pays for none of it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rtlaunch.core.findings import ERROR, INFO, WARNING, Finding
+from rtlaunch.engine.listener import Listener
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.cli.report_file import ReportFile
+    from rtlaunch.core.options import Options
+    from rtlaunch.engine.launch import Story
+
+STDERR = 2
+
+# What -q leaves: errors alone. -v adds notes and steps.
+LEVELS = {"quiet": (ERROR,), "normal": (ERROR, WARNING), "verbose": (ERROR, WARNING, INFO)}
+
+
+def write_all(fd: int, text: str) -> bool:
+    """Write ``text`` to ``fd``; False where nobody takes it (EPIPE, ENOSPC, EBADF, EIO, EAGAIN)."""
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError:
+        return False
+    return True
+
+
+class Voice(Listener):
+    """Speaks for one launch: to stderr as the options say, and into the report at its end."""
+
+    def __init__(self, story: Story, words: list[str]) -> None:
+        self.story = story
+        self.words = words
+        self.level = "normal"
+        self.log_format = "text"
+        self.report: ReportFile | None = None
+        self.options: Options | None = None
+
+    def configure(self, options: Options) -> None:
+        """Take how to speak, and where to report, from the options."""
+        self.level = "verbose" if options.verbose else "quiet" if options.quiet else "normal"
+        self.log_format = options.log_format
+        self.options = options
+        if options.report is not None:
+            from rtlaunch.cli.report_file import ReportFile
+
+            self.report = ReportFile(options.report)
+
+    # ---- what the engine tells
+
+    def step(self, text: str) -> None:
+        """Say a step of the plan, with -v."""
+        if self.level == "verbose":
+            from rtlaunch.report.text import step
+
+            self.say(step(text), {"event": "step", "text": text})
+
+    def finding(self, finding: Finding) -> None:
+        """Say a finding that does not end the launch, if its severity is heard."""
+        shown = finding.waived or finding.severity in LEVELS[self.level]
+        if not shown or (finding.waived and self.level == "quiet"):
+            return
+        from rtlaunch.report.text import message
+
+        full = self.with_remedy(finding)
+        self.say(message(full, self.level == "verbose"), {"event": "finding", **as_dict(full)})
+
+    def fault(self, text: str) -> None:
+        """Say a line about faults after arming; -q silences it."""
+        if self.level != "quiet":
+            self.say(text, {"event": "fault", "text": text})
+
+    # ---- the end
+
+    def refused(self, finding: Finding) -> int:
+        """Say a refusal in its one shape; return its exit status."""
+        from rtlaunch.report.text import refusal
+
+        full = self.with_remedy(finding)
+        text = refusal(full, self.level == "verbose")
+        self.say(text, {"event": "refused", **as_dict(full)})
+        return finding.exit_code
+
+    def summary(self) -> None:
+        """Say in one line what the run came down to; and never hide that it was not locked."""
+        from rtlaunch.report.text import not_locked, summary
+        from rtlaunch.report.verdict import lock_ok, unlocked_code, why_unlocked
+
+        outcome = self.story.outcome
+        if lock_ok(outcome) is False and self.level != "quiet":
+            code, why = unlocked_code(outcome) or "", why_unlocked(outcome) or ""
+            self.say(not_locked(code), {"event": "not-locked", "code": code, "why": why})
+        if self.level == "verbose" or (self.level == "normal" and os.isatty(STDERR)):
+            self.say(summary(outcome), {"event": "summary", "text": summary(outcome)})
+
+    def open_report(self) -> None:
+        """Make sure that the report can be written; Refusal ``report-unwritable`` otherwise."""
+        if self.report is not None:
+            self.report.prepare(self.story.outcome)
+
+    def close_report(self) -> None:
+        """Write the report, whole or not at all; an error is said, and costs the target nothing."""
+        if self.report is None or self.options is None:
+            return
+        from rtlaunch.cli import surroundings
+
+        outcome = self.story.outcome
+        surroundings.describe(outcome, self.options)
+        outcome.findings = tuple(self.with_remedy(found) for found in outcome.findings)
+        problem = self.report.write(outcome)
+        if problem:
+            self.finding(Finding("report-unwritable", problem, waived=True))
+
+    # ---- helpers
+
+    def with_remedy(self, finding: Finding) -> Finding:
+        """Return ``finding`` with the remedy that fits where we are."""
+        from rtlaunch.cli import surroundings
+
+        return surroundings.with_remedy(finding, self.words)
+
+    def say(self, text: str, event: dict[str, object]) -> None:
+        """Write one message to stderr, as text or as one line of JSON."""
+        if self.log_format == "json":
+            import json
+
+            text = json.dumps(event, default=str)
+        write_all(STDERR, text + "\n")
+
+
+def as_dict(finding: Finding) -> dict[str, object]:
+    """Return a finding's fields for a JSON line."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        **{name: getattr(finding, name) for name in type(finding)._fields if name != "code"},
+    }
+
+
