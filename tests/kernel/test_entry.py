@@ -1,0 +1,231 @@
+"""The command as people install it: wheel, virtual environment, pipx's link, prefix, editable.
+
+Each installation is made of one source distribution, unpacked in a path with a space.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests import installs
+
+ROOT = installs.ROOT
+VARIABLES = {
+    "PYTHONHOME": "/nowhere",
+    "PYTHONPATH": "/nowhere/either",
+    "PYTHONSTARTUP": "/nowhere/start.py",
+    "PYTHONINSPECT": "1",
+    "PYTHONVERBOSE": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONIOENCODING": "nonsense",
+    "PYTHONMALLOC": "debug",
+    "PYTHONSAFEPATH": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution, in a path with a space."""
+    folder = tmp_path_factory.mktemp("a checkout")
+    checkout = installs.copy_checkout(folder / "its copy")
+    return installs.build_sdist(checkout, folder)
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return installs.build_wheel(source, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with a space in its path, and rtlaunch in it.
+
+    Its bytecode was compiled although the environment forbids Python to write any.
+    """
+    folder = installs.make_venv(tmp_path_factory.mktemp("venv") / "an environment")
+    forbidden = installs.environment(PYTHONDONTWRITEBYTECODE="1")
+    installs.install(folder, wheel, env=forbidden)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Run a command that must succeed, with a state directory of its own; give its output."""
+
+    def run(*words: str | Path, env: dict[str, str] | None = None, **how: object) -> str:
+        state = {"RTLAUNCH_STATE_DIR": str(tmp_path / "state")}
+        env = {**(installs.environment() if env is None else env), **state}
+        done = subprocess.run(
+            list(map(str, words)), env=env, capture_output=True, text=True, check=False, **how
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def libraries(prefix: Path) -> Path:
+    return prefix / installs.LIBRARIES / "rtlaunch"
+
+
+# ---- what is built ----
+
+
+def test_wheel_is_for_this_machine_and_every_python(wheel: Path) -> None:
+    """The wheel's tag names the machine, and no Python ABI."""
+    assert wheel.stem.split("-")[2:] == ["py3", "none", f"linux_{machine()}"]
+
+
+def machine() -> str:
+    told = subprocess.run(["cc", "-dumpmachine"], capture_output=True, text=True, check=True)
+    return told.stdout.partition("-")[0]
+
+
+def test_wheel_has_the_native_files_and_no_source_of_them(wheel: Path) -> None:
+    """The shim is in the package, the stub and the interpreter's name among the scripts."""
+    names = zipfile.ZipFile(wheel).namelist()
+    scripts = {Path(name).name for name in names if ".data/scripts/" in name}
+    native = {name for name in names if name.startswith("rtlaunch/native/")}
+    assert scripts == {"rtlaunch", "rtlaunch-python"}
+    assert native == {f"rtlaunch/native/rtlaunch-shim-{machine()}.so"}
+
+
+def test_wheel_says_its_licence(wheel: Path) -> None:
+    """The licence travels with the wheel: the shim goes into other people's programs."""
+    assert [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/LICENSE")]
+
+
+def test_missing_compiler_is_one_line(tmp_path: Path) -> None:
+    """Without a C compiler the build says which one was looked for, and what to install."""
+    checkout = installs.copy_checkout(tmp_path / "checkout")
+    done = build_with("no-such-cc", checkout)
+    assert done.returncode != 0
+    assert "rtlaunch: no C compiler: no-such-cc is not found" in done.stderr.splitlines()[-1]
+
+
+def test_unknown_machine_is_one_line(tmp_path: Path) -> None:
+    """A compiler for a machine that we have no header for is refused by the machine's name."""
+    checkout = installs.copy_checkout(tmp_path / "checkout")
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho riscv64-linux-gnu\n")
+    compiler.chmod(0o755)
+    done = build_with(str(compiler), checkout)
+    assert done.returncode != 0
+    assert "compiles for riscv64; there is native code for x86_64, aarch64" in done.stderr
+
+
+def build_with(cc: str, checkout: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "hatch_build.py"],
+        cwd=checkout,
+        env=installs.environment(CC=cc),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# ---- where it is installed ----
+
+
+def test_runs_from_a_venv_with_a_space_in_its_path(venv: Path, run) -> None:
+    """The command in a virtual environment starts its target."""
+    assert run(venv / "bin" / "rtlaunch", "--", "echo", "a b") == "a b\n"
+
+
+def test_runs_through_a_symlink(venv: Path, run, tmp_path: Path) -> None:
+    """A link in another folder, as pipx makes it, is as good as the command."""
+    (tmp_path / "bin").mkdir()
+    link = tmp_path / "bin" / "rtlaunch"
+    link.symlink_to(venv / "bin" / "rtlaunch")
+    path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    assert run("rtlaunch", "--", "echo", "x", env={"PATH": path}) == "x\n"
+
+
+def test_runs_from_a_prefix(wheel: Path, run, tmp_path: Path) -> None:
+    """With --prefix no python3 is beside the command, and the package there is the one run.
+
+    The dependencies are not there either: they are found where the interpreter has them.
+    """
+    prefix = tmp_path / "a prefix"
+    pip = [*installs.PIP, "install", *installs.ANEW, *installs.OFFLINE]
+    installs.run(*pip, "--prefix", prefix, wheel)
+    assert not (prefix / "bin" / "python3").exists()
+    mark_version(libraries(prefix))
+    assert run(prefix / "bin" / "rtlaunch", "--", "echo", "x") == "x\n"
+    assert "0.0+marked" in run(prefix / "bin" / "rtlaunch", "--version")
+
+
+def mark_version(package: Path) -> None:
+    """Make an installation tell that it is the one that runs."""
+    (package / "__init__.py").write_text('__version__ = "0.0+marked"\n')
+
+
+def test_runs_from_a_moved_venv(venv: Path, run, tmp_path: Path) -> None:
+    """A copied environment runs its own package, not that of the path where it was made."""
+    moved = shutil.copytree(venv, tmp_path / "moved", symlinks=True)
+    mark_version(libraries(moved))
+    assert "0.0+marked" in run(moved / "bin" / "rtlaunch", "--version")
+
+
+def test_editable_install_runs_the_checkout(run, tmp_path: Path) -> None:
+    """An editable install, from and into a path with a space: what is edited is what runs."""
+    checkout = installs.copy_checkout(tmp_path / "a checkout")
+    venv = installs.make_venv(tmp_path / "an environment")
+    installs.install(venv, "--editable", checkout)
+    assert uncompiled(checkout / "rtlaunch") == []
+    mark_version(checkout / "rtlaunch")
+    assert "0.0+marked" in run(venv / "bin" / "rtlaunch", "--version")
+    assert run(venv / "bin" / "rtlaunch", "--", "echo", "x") == "x\n"
+
+
+# ---- bytecode ----
+
+
+def uncompiled(package: Path) -> list[Path]:
+    """Return the modules of an installed package that have no .pyc beside them."""
+    cached = sys.implementation.cache_tag
+    return [
+        path
+        for path in package.rglob("*.py")
+        if not (path.parent / "__pycache__" / f"{path.stem}.{cached}.pyc").exists()
+    ]
+
+
+def test_bytecode_is_in_place_after_install(venv: Path) -> None:
+    """No launch pays for compiling, although PYTHONDONTWRITEBYTECODE was set for the installer."""
+    assert uncompiled(libraries(venv)) == []
+
+
+# ---- the environment ----
+
+
+def test_python_variables_reach_the_target_untouched(venv: Path, run) -> None:
+    """PYTHON* is for the target: each variable arrives as it was, and no start-up file ran."""
+    env = installs.environment(**VARIABLES)
+    seen = run(venv / "bin" / "rtlaunch", "--", "env", "-0", env=env).split("\0")
+    given = {f"{name}={value}" for name, value in env.items()}
+    assert [entry for entry in seen if entry.startswith("PYTHON") and entry not in given] == []
+    assert {f"{name}={value}" for name, value in VARIABLES.items()} <= set(seen)
+
+
+def test_python_variables_do_not_steer(venv: Path, run, tmp_path: Path) -> None:
+    """Modules on PYTHONPATH and in the working directory are not what rtlaunch imports."""
+    for name in ("os", "rtlaunch", "site", "time", "sitecustomize", "_prctl"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('stolen by {name}')\n")
+    env = installs.environment(**{**VARIABLES, "PYTHONPATH": str(tmp_path)})
+    stub = venv / "bin" / "rtlaunch"
+    assert run(stub, "--", "echo", "x", env=env, cwd=tmp_path) == "x\n"
+    assert run(stub, "--version", env=env, cwd=tmp_path)
+
+
+def test_runs_by_absolute_path_with_an_empty_environment(venv: Path, run) -> None:
+    """As sudo and cron start it: no PATH, no HOME, nothing."""
+    stub = venv / "bin" / "rtlaunch"
+    assert run(stub, "--", "/bin/echo", "x", env={}, cwd="/") == "x\n"

@@ -1,0 +1,113 @@
+"""What is sent to rtlaunch was meant for the program: it gets each signal, once, with its value.
+
+What a terminal sends is tests/kernel/test_pty.py's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kernel.processes import Running, running, sigqueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.launching import Launcher
+
+SI_USER, SI_QUEUE = 0, -1  # sigaction(2)
+
+# All but what nobody can take (KILL, STOP), what is a parent's own (CHLD), and glibc's own 32 and 33.
+NUMBERS = sorted(
+    set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, 32, 33}
+)
+REALTIME = [number for number in NUMBERS if number >= signal.SIGRTMIN]
+LAST = int(signal.SIGRTMAX)
+
+
+@pytest.fixture
+def target(rtlaunch: Launcher, targets: Path) -> Iterator[Running]:
+    """A target that takes all signals and says so."""
+    with running(rtlaunch, [], [targets / "signals"]) as found:
+        yield found
+
+
+def taken(target: Running) -> list[tuple[int, int, int]]:
+    """Return what the target took up to now: number, si_code, value of each."""
+    sigqueue(target.pid, LAST, 77)
+    told = target.lines.upto(f"{LAST} {SI_QUEUE} 77\n").splitlines()[:-1]
+    return [(int(number), int(code), int(value)) for number, code, value in map(str.split, told)]
+
+
+def test_each_signal_arrives_once(target: Running) -> None:
+    """kill(2) of rtlaunch with each signal there is: the target gets that one, once, as a kill."""
+    for number in NUMBERS:
+        os.kill(target.pid, number)
+        assert target.lines.line() == f"{number} {SI_USER} 0"
+    assert taken(target) == []
+
+
+def test_queued_values_arrive(target: Running) -> None:
+    """sigqueue(3) with the smallest, the largest and some other value: the very value."""
+    values = [0, 1, 2**31 - 1, 2**31, 2**63 - 1]
+    for value in values:
+        sigqueue(target.pid, signal.SIGUSR1, value)
+        assert target.lines.line() == f"{int(signal.SIGUSR1)} {SI_QUEUE} {value}"
+
+
+def test_queued_signals_arrive_in_number_and_order(target: Running) -> None:
+    """A burst of real-time signals: each of them arrives, lower numbers first, in order of value."""
+    os.kill(target.pid, signal.SIGSTOP)  # so that they queue up
+    sent = [(number, value) for value in range(3) for number in REALTIME[:-1]]
+    for number, value in sent:
+        sigqueue(target.pid, number, value)
+    os.kill(target.pid, signal.SIGCONT)
+    expected = [(number, SI_QUEUE, value) for number, value in sorted(sent)]
+    assert [one for one in taken(target) if one[0] != signal.SIGCONT] == expected
+
+
+def test_killed_real_time_signals_are_counted(target: Running) -> None:
+    """Five kill(2) with one real-time signal are five for the target."""
+    for _ in range(5):
+        os.kill(target.pid, signal.SIGRTMIN)
+    assert taken(target) == [(signal.SIGRTMIN, SI_USER, 0)] * 5
+
+
+def test_a_thread_directed_signal_arrives(target: Running) -> None:
+    """tgkill(2) of rtlaunch's main thread was meant for the program as well."""
+    import ctypes
+
+    tgkill = 234 if os.uname().machine == "x86_64" else 131  # asm/unistd_64.h, asm-generic/unistd.h
+    assert ctypes.CDLL(None).syscall(tgkill, target.pid, target.pid, int(signal.SIGUSR2)) == 0
+    assert taken(target) == [(signal.SIGUSR2, SI_USER, 0)]
+
+
+def test_the_death_of_rtlaunchs_child_is_its_own_business(target: Running) -> None:
+    """SIGCHLD sent to rtlaunch is not passed on."""
+    os.kill(target.pid, signal.SIGCHLD)
+    assert taken(target) == []
+
+
+def test_a_timer_set_before_rtlaunch_started_ends_the_program(
+    rtlaunch: Launcher, targets: Path
+) -> None:
+    """alarm(2) is kept over exec, so it would have reached the program: it does."""
+
+    def soon() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+
+    with running(rtlaunch, [], [targets / "signals"], preexec_fn=soon) as target:
+        assert target.lines.line().split()[0] == str(int(signal.SIGALRM))
+
+
+def test_a_signal_the_program_does_not_take_ends_it_and_the_run(
+    rtlaunch: Launcher, targets: Path
+) -> None:
+    """SIGTERM of rtlaunch: the program dies of it, rtlaunch says 128 + 15."""
+    with running(rtlaunch, [], [targets / "signals", str(int(signal.SIGUSR1))]) as target:
+        os.kill(target.pid, signal.SIGTERM)
+        assert target.process.wait(10) == 128 + signal.SIGTERM

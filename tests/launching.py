@@ -1,0 +1,109 @@
+"""Running the installed rtlaunch from outside, as one user or another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.skips import skip
+
+NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+EIGHT_MIB = 8 << 20
+
+# Who runs it: the words that become that user, in front of the command.
+USERS: dict[str, list[str]] = {
+    "root": [],
+    "ambient": [*AS_NOBODY, "--inh-caps=+ipc_lock", "--ambient-caps=+ipc_lock"],
+    "limited": ["prlimit", f"--memlock={EIGHT_MIB}:{EIGHT_MIB}", *AS_NOBODY],
+}
+
+
+@dataclass
+class Ran:
+    """A run that is over."""
+
+    code: int
+    out: str
+    err: str
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def installation() -> Path:
+    """Return the folder of the installed rtlaunch: the one whose interpreter runs the tests."""
+    return Path(sys.executable).parent.parent
+
+
+def stub() -> Path:
+    """Return the installed entry."""
+    path = installation() / "bin" / "rtlaunch"
+    assert path.exists(), f"{path} is not there: install the package first (make test does)"
+    return path
+
+
+def public_copy() -> Path:
+    """Return a copy of the installation that every user may run; the caller removes it.
+
+    The interpreter itself stays where it is: skips where others cannot run that.
+    """
+    real = Path(os.path.realpath(sys.executable))
+    probe = subprocess.run([*AS_NOBODY, str(real), "-c", ""], capture_output=True, check=False)
+    if probe.returncode:
+        skip("interpreter-private")
+    folder = Path(tempfile.mkdtemp(prefix="rtlaunch-public-"))
+    folder.chmod(0o755)
+    libraries = Path("lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
+    (folder / "bin").mkdir()
+    shutil.copy2(stub(), folder / "bin" / "rtlaunch")
+    (folder / "bin" / "python3").symlink_to(real)
+    shutil.copytree(installation() / libraries, folder / libraries)
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
+    return folder
+
+
+class Launcher:
+    """Runs rtlaunch as one user; its reports go to a folder of that user's."""
+
+    def __init__(self, program: Path, folder: Path, user: str = "root") -> None:
+        self.program = program
+        self.folder = folder
+        self.user = user
+        self.prefix = USERS[user]
+        self.count = 0
+        if user != "root":
+            os.chown(folder, NOBODY, NOBODY)
+
+    def words(self, *words: str | Path) -> list[str]:
+        """Return the command line of ``rtlaunch WORDS`` as the user."""
+        return [*self.prefix, str(self.program), *map(str, words)]
+
+    def report_path(self) -> Path:
+        """Return a fresh path for a report."""
+        self.count += 1
+        return self.folder / f"report-{self.count}.json"
+
+    def start(self, *words: str | Path, **how: Any) -> subprocess.Popen[str]:
+        """Start rtlaunch and return it running; the caller waits for it."""
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(self.words(*words), **{**streams, **how})
+
+    def run(self, *words: str | Path, timeout: float = 30, **how: Any) -> Ran:
+        """Run ``rtlaunch --report FILE WORDS`` to its end; the report is {} if none was written."""
+        path = self.report_path()
+        process = self.start("--report", path, *words, **how)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+            process.wait()
+        report = json.loads(path.read_text()) if path.exists() else {}
+        return Ran(process.returncode, out or "", err or "", report)
