@@ -1,0 +1,70 @@
+"""Which signals are passed on to the target."""
+
+from __future__ import annotations
+
+import pytest
+
+from rtlaunch.core.forwarding import (
+    SI_KERNEL,
+    SI_QUEUE,
+    SIGINFO,
+    SIGINFO_BYTES,
+    Signal,
+    is_for_target,
+    parse_signals,
+)
+
+OWN_PID, OTHER_PID = 100, 200
+SI_USER = 0
+TERMINAL = {"HUP": 1, "INT": 2, "QUIT": 3, "TSTP": 20, "TTIN": 21, "TTOU": 22, "WINCH": 28}
+
+
+def signal(number: int, code: int = SI_USER, sender: int = OTHER_PID) -> Signal:
+    return Signal(number, code, sender, 0)
+
+
+@pytest.mark.parametrize("number", TERMINAL.values(), ids=TERMINAL)
+def test_what_the_terminal_sent_is_not_sent_again(number):
+    """The kernel gave it to the whole foreground group, so to the target too."""
+    assert not is_for_target(signal(number, SI_KERNEL, 0), OWN_PID, leads_session=False)
+
+
+@pytest.mark.parametrize("number", TERMINAL.values(), ids=TERMINAL)
+def test_what_a_process_sent_is_passed_on(number):
+    """kill(1) of rtlaunch means the program that it stands for."""
+    assert is_for_target(signal(number), OWN_PID, leads_session=False)
+
+
+@pytest.mark.parametrize("number", [1, 18])
+def test_a_hangup_is_passed_on_by_the_session_leader(number):
+    """The kernel hangs up on the leader alone, who is to tell its group."""
+    assert is_for_target(signal(number, SI_KERNEL, 0), OWN_PID, leads_session=True)
+
+
+def test_an_alarm_set_before_exec_is_passed_on():
+    """`alarm 5; exec rtlaunch -- app` must end app, though the kernel sends it."""
+    assert is_for_target(signal(14, SI_KERNEL, 0), OWN_PID, leads_session=False)
+
+
+@pytest.mark.parametrize("number", [24, 25])
+def test_our_own_limits_are_not_the_targets(number):
+    """SIGXCPU and SIGXFSZ by the kernel are about rtlaunch's own time and files."""
+    assert not is_for_target(signal(number, SI_KERNEL, 0), OWN_PID, leads_session=False)
+
+
+def test_children_are_ours():
+    """SIGCHLD is never passed on, whoever sent it."""
+    assert not is_for_target(signal(17), OWN_PID, leads_session=False)
+
+
+def test_our_own_broken_pipe_is_not_the_targets():
+    """SIGPIPE that we brought upon ourselves stays here; another's is passed on."""
+    assert not is_for_target(signal(13, sender=OWN_PID), OWN_PID, leads_session=False)
+    assert is_for_target(signal(13), OWN_PID, leads_session=False)
+
+
+def test_a_read_of_a_signalfd_may_hold_several_signals():
+    """Number, code, sender and value are taken from each, in order."""
+    one = SIGINFO.pack(34, 0, SI_QUEUE, 7, 0, 0, 0, 0, 0, 0, 0, 5, 5).ljust(SIGINFO_BYTES, b"\0")
+    two = SIGINFO.pack(15, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0).ljust(SIGINFO_BYTES, b"\0")
+    assert parse_signals(one + two) == (Signal(34, SI_QUEUE, 7, 5), Signal(15, 0, 8, 0))
