@@ -1,7 +1,8 @@
 """Where the report goes: a file or descriptor, checked before the launch, written at its end.
 
 Written whole by rename, mode 0640. Until then it is a file without a name
-(O_TMPFILE), so that an rtlaunch that is killed leaves nothing behind.
+(O_TMPFILE), so that an rtlaunch that is killed leaves nothing behind. Devices,
+pipes and /dev/stdout are written to: a rename would put a file in their place.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from fcntl import F_GETFL, F_SETFD, FD_CLOEXEC, fcntl
+from stat import S_ISDIR, S_ISREG
 
 from rtlaunch.core.findings import Finding, Refusal
 
@@ -34,12 +36,13 @@ class ReportFile:
         self.to = to
         self.fd = to.fd
         self.nameless = False
+        self.stream = not to.path
 
     def prepare(self, outcome: Outcome) -> None:
         """Make sure that it can be written; Refusal ``report-unwritable`` says why not."""
         try:
             if self.to.path:
-                self.prepare_path(os.path.dirname(self.path(outcome)) or ".")
+                self.prepare_path(self.path(outcome))
             else:
                 self.prepare_descriptor()
         except OSError as error:
@@ -53,16 +56,28 @@ class ReportFile:
                 )
             ) from error
 
-    def prepare_path(self, folder: str) -> None:
-        """Open a nameless file in ``folder``, or see that one could be made there."""
+    def prepare_path(self, path: str) -> None:
+        """Open ``path`` if it is a stream, else make sure that a file can be made in its folder."""
+        self.stream = is_stream(path)
+        if self.stream:
+            # without O_NONBLOCK a pipe that nobody reads would hold us for ever
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            self.fd = os.open(path, flags)
+            os.set_blocking(self.fd, True)
+        else:
+            self.prepare_file(os.path.realpath(path))
+
+    def prepare_file(self, path: str) -> None:
+        """Open a nameless file in the folder of ``path``, or see that one can be made there."""
+        folder = os.path.dirname(path)
         try:
             flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
             self.fd, self.nameless = os.open(folder, flags, MODE), True
         except OSError as error:
             if error.errno not in NO_TMPFILE or not os.path.isdir(folder):
                 raise
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+            os.close(make(fresh_name(path)))
+            forget(fresh_name(path))
 
     def prepare_descriptor(self) -> None:
         """See that the descriptor is open for writing; it is ours, so exec closes it."""
@@ -95,28 +110,75 @@ class ReportFile:
 
         text = json.dumps(document(outcome), indent=2, ensure_ascii=True) + "\n"
         try:
-            if self.to.path:
-                self.write_path(text.encode(), self.path(outcome))
-            else:
+            if self.stream:
                 write_whole(self.fd, text.encode())
+            else:
+                self.write_path(text.encode(), os.path.realpath(self.path(outcome)))
         except OSError as error:
             return f"the report could not be written to {self.to.path or self.fd}: {error.strerror}"
         return ""
 
     def write_path(self, data: bytes, path: str) -> None:
         """Write the file and give it its name in one step."""
-        fresh = f"{path}.{os.getpid()}.tmp"
+        fresh = fresh_name(path)
         if not self.nameless:
-            self.fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+            self.fd = make(fresh)
         try:
             os.fchmod(self.fd, MODE)
             write_whole(self.fd, data)
-            if self.nameless:
-                # only with a directory given does CPython call linkat(2) with AT_SYMLINK_FOLLOW
-                os.link(f"/proc/self/fd/{self.fd}", fresh, src_dir_fd=self.fd)
-            os.rename(fresh, path)
+            if not self.nameless:
+                os.rename(fresh, path)
+            elif not self.name(path):  # a name in between could be left by a SIGKILL
+                self.name(fresh)
+                os.rename(fresh, path)
+        except OSError:
+            forget(fresh)
+            raise
         finally:
             os.close(self.fd)
+
+    def name(self, path: str) -> bool:
+        """Give the nameless file its name; False where something has that already."""
+        try:
+            # only with a directory given does CPython call linkat(2) with AT_SYMLINK_FOLLOW
+            os.link(f"/proc/self/fd/{self.fd}", path, src_dir_fd=self.fd)
+        except FileExistsError:
+            return False
+        return True
+
+
+def is_stream(path: str) -> bool:
+    """Tell whether ``path`` is there and no plain file; IsADirectoryError for a directory.
+
+    Through /proc (/dev/stdout leads there) a plain file is one of our own descriptors.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return False
+    if S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    target = os.readlink(path) if os.path.islink(path) else ""
+    folders = (os.path.realpath(os.path.dirname(path)), os.path.dirname(target))
+    return not S_ISREG(mode) or any(folder.startswith("/proc/") for folder in folders)
+
+
+def fresh_name(path: str) -> str:
+    """Return the name that a file has until it is renamed to ``path``."""
+    return f"{path}.{os.getpid()}.tmp"
+
+
+def make(path: str) -> int:
+    """Make a file that is not there yet; return its descriptor."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+
+
+def forget(path: str) -> None:
+    """Remove a file that may not be there."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return
 
 
 def write_whole(fd: int, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from rtlaunch import __version__
 from rtlaunch.core import kinds
@@ -71,12 +72,24 @@ def with_remedy(finding: Finding, words: list[str]) -> Finding:
     return fill_in(finding, here(), context)
 
 
+def describe_images(outcome: Outcome) -> None:
+    """Write down what kind of file each image was, as far as it is there still."""
+    from rtlaunch.engine.look import look, make_eye
+
+    eye = make_eye()
+    for image in outcome.target.images:
+        seen = look(image.path, eye) if image.path else None
+        image.elf = getattr(seen, "elf", None)
+
+
 def describe(outcome: Outcome, options: Options) -> None:
     """Write into the outcome who we are, what was asked, and where we ran."""
     outcome.options = {
         row.name: (kinds.write(row, getattr(options, row.field)), options.origin[row.name])
         for row in SETTINGS
     }
+    outcome.time.ended_at = outcome.time.ended_at or time.time_ns()
+    describe_images(outcome)
     place = here()
     outcome.rtlaunch.version, outcome.rtlaunch.protocol = __version__, PROTOCOL
     outcome.host.where = place.kind

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import os
 
-from rtlaunch.core.findings import ERROR, INFO, WARNING, Finding
+from rtlaunch.core.findings import ERROR, INFO, WARNING, Finding, Refusal
+from rtlaunch.core.preflight import waive
 from rtlaunch.engine.listener import Listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rtlaunch.cli.report_file import ReportFile
     from rtlaunch.core.options import Options
+    from rtlaunch.core.plan import Action
     from rtlaunch.engine.launch import Story
 
 STDERR = 2
@@ -57,6 +61,12 @@ class Voice(Listener):
             self.report = ReportFile(options.report)
 
     # ---- what the engine tells
+
+    def plan(self, actions: Iterable[Action]) -> None:
+        """Say each action of the plan, with -v."""
+        if self.level == "verbose":
+            for action in actions:
+                self.step(action.describe())
 
     def step(self, text: str) -> None:
         """Say a step of the plan, with -v."""
@@ -104,9 +114,20 @@ class Voice(Listener):
             self.say(summary(outcome), {"event": "summary", "text": summary(outcome)})
 
     def open_report(self) -> None:
-        """Make sure that the report can be written; Refusal ``report-unwritable`` otherwise."""
-        if self.report is not None:
+        """Make sure that the report can be written; Refusal ``report-unwritable`` otherwise.
+
+        Where that was allowed, it is said, and there is no report.
+        """
+        if self.report is None or self.options is None:
+            return
+        try:
             self.report.prepare(self.story.outcome)
+        except Refusal as refusal:
+            self.report = None
+            finding = waive(refusal.finding, self.options)
+            if finding.refuses:
+                raise
+            self.finding(finding)
 
     def close_report(self) -> None:
         """Write the report, whole or not at all; an error is said, and costs the target nothing."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from rtlaunch.core.findings import Finding, Refusal
 from rtlaunch.core.options import ACTION, BY_NAME, SETTINGS, SWITCH, TABLE, Row
 from rtlaunch.core.record import Record
-from rtlaunch.core.units import near, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,6 +123,8 @@ def _options_in(
     row, text = _look_up(words, at, name, spelled)
     if not row.takes_value:
         if equals:
+            from rtlaunch.core.units import shown
+
             what = f"{name} takes no value: {shown(value)} is too much"
             raise _usage(what, _with(words, at, name))
         return [(row, text)]
@@ -140,13 +141,22 @@ def _look_up(
     """Return what ``name`` stands for; Refusal with the near name if nothing."""
     if name in spelled:
         return spelled[name]
+    raise _unknown_option(words, at, name, spelled)
+
+
+def _unknown_option(
+    words: Sequence[str], at: int, name: str, spelled: Mapping[str, tuple[Row, str]]
+) -> Refusal:
+    """Say which option was probably meant."""
+    from rtlaunch.core.units import near, shown
+
     longs = [known for known in spelled if known[:2] == "--"]
     meant = near(name, longs) if name[:2] == "--" else ""
     if not meant:
         printable = name if SAFE.issuperset(name) else shown(name)
-        raise _usage(f"unknown option {printable}", f"{PROGRAM} {BY_NAME[HELP].long}")
+        return _usage(f"unknown option {printable}", f"{PROGRAM} {BY_NAME[HELP].long}")
     what = f"unknown option {name}; did you mean {meant}?"
-    raise _usage(what, _with(words, at, meant + words[at][len(name) :]))
+    return _usage(what, _with(words, at, meant + words[at][len(name) :]))
 
 
 def _command(words: Sequence[str], start: int, scan: Scan) -> tuple[str, ...]:

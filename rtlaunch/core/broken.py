@@ -1,7 +1,8 @@
 """A command that cannot run, and why: before execve as far as can be told, after it by its errno.
 
 Pure: errnos and paths in, words out. The rules are execve(2)'s and execvp(3)'s;
-each refusal keeps the errno that the kernel gives, or would have given.
+each refusal keeps the errno that the kernel gives, or would have given. Imported
+only once there is such a command.
 """
 
 from __future__ import annotations
@@ -9,21 +10,11 @@ from __future__ import annotations
 import errno as errnos
 
 from rtlaunch.core.findings import Finding
-from rtlaunch.core.record import Record
+from rtlaunch.core.target import IMAGES_MAX, Broken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-IMAGES_MAX = 6  # fs/exec.c exec_binprm: five rewrites by #! or binfmt_misc, then ELOOP
-
-# errnos after which execvp(3) goes on to the next directory of PATH
-SEARCH_ON = frozenset(
-    (
-        errnos.EACCES, errnos.ENOENT, errnos.ESTALE, errnos.ENOTDIR, errnos.ENODEV,
-        errnos.ETIMEDOUT,
-    )
-)  # fmt: skip
 
 _NOT_FOUND = frozenset((errnos.ENOENT, errnos.ENOTDIR))
 _BAD_FORMAT = frozenset((errnos.ENOEXEC, errnos.EINVAL, errnos.EIO, errnos.ELIBBAD))
@@ -90,21 +81,6 @@ _AFTER_EXECVE: dict[int, tuple[str, str, str]] = {
     errnos.EMFILE: ("launch-failed", "no descriptor is left to the process", ""),
     errnos.ENFILE: ("launch-failed", "no file is left to the system (fs.file-max)", ""),
 }
-
-
-class Broken(Record):
-    """The rule that execve would refuse by: its errno, the file that broke it, the words.
-
-    ``what`` is a clause about ``path``. ``through`` is the file that names
-    ``path`` as its interpreter or loader, "" for the command itself.
-    """
-
-    errno: int
-    path: str
-    rule: str
-    what: str
-    why: str = ""
-    through: str = ""
 
 
 def looking_up(errno: int, path: str) -> Broken:

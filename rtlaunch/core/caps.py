@@ -7,8 +7,8 @@ security/commoncap.c (cap_bprm_creds_from_file) define it. Reading the sets is
 
 from __future__ import annotations
 
+from rtlaunch.core.numbers import CAPABILITY_NUMBERS
 from rtlaunch.core.record import Record, replace
-from rtlaunch.core.units import CAPABILITY_NUMBERS
 
 CAP_SETGID = 6
 CAP_SETUID = 7

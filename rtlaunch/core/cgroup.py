@@ -6,8 +6,8 @@ Pure (cgroups(7), proc_pid_mountinfo(5)); reading the limits there is
 
 from __future__ import annotations
 
+from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.record import Record
-from rtlaunch.core.units import UNLIMITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ files: a caller hands in the first bytes and a way to read more.
 
 from __future__ import annotations
 
+from _struct import calcsize, iter_unpack, unpack_from
 from errno import EINVAL, EIO, ELIBBAD, ENOEXEC
-from struct import calcsize, iter_unpack, unpack_from
 
 from rtlaunch.core.record import Record
 

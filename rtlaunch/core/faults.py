@@ -10,7 +10,7 @@ must not print, count what was not captured, or decide what follows.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from _bisect import bisect_left, bisect_right
 
 from rtlaunch.core.perfring import COMM, EXIT, FORK, MAJOR, MINOR, MMAP2
 from rtlaunch.core.record import Record

@@ -9,8 +9,9 @@ command (:mod:`rtlaunch.core.preflight`) nor know where we are (remedy does).
 from __future__ import annotations
 
 from rtlaunch.core.findings import Finding
+from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.record import Record, replace
-from rtlaunch.core.units import UNLIMITED, format_limit, format_size, format_time
+from rtlaunch.core.units import format_limit, format_size, format_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ which kind is said in :mod:`rtlaunch.core.options`; where a text came from is
 
 from __future__ import annotations
 
-from rtlaunch.core import units
+from rtlaunch.core import numbers, units
 from rtlaunch.core.findings import CODES
 from rtlaunch.core.options import (
     PLACEHOLDERS,
@@ -31,7 +31,6 @@ LOCK_FLAGS = ("current", "future", "onfault")
 OWN_OPTION = ("memlock", "core")  # rlimits that --limit leaves to options of their own
 NICE_RANGE = (-20, 19)
 BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
-LISTS = ("lock", "caps", "cpus", "codes")  # kinds whose items are separated by commas
 NOT_YET = "is not in this version yet"
 
 
@@ -112,7 +111,7 @@ def read_rlimit(text: str) -> LimitDemand | None:
     soft_text, colon, hard_text = values.partition(":")
     soft = units.parse_rlimit_value(soft_text)
     hard = units.parse_rlimit_value(hard_text) if colon else None
-    if hard is not None and hard != units.UNLIMITED and not 0 <= soft <= hard:
+    if hard is not None and hard != numbers.UNLIMITED and not 0 <= soft <= hard:
         raise ValueError(f"{units.shown(text)}: the soft limit is above the hard one")
     return LimitDemand(name, soft, hard)
 
@@ -122,7 +121,7 @@ def read_caps(text: str) -> tuple[str, ...] | None:
     if text in ("auto", "none"):
         return None if text == "auto" else ()
     names = {units.parse_capability(name) for name in units.split_list(text)}
-    return tuple(sorted(names, key=lambda name: units.CAPABILITY_NUMBERS[name]))
+    return tuple(sorted(names, key=lambda name: numbers.CAPABILITY_NUMBERS[name]))
 
 
 def read_user(text: str) -> Identity | None:
@@ -142,10 +141,10 @@ def read_sched(text: str) -> Sched | None:
         return None
     name, colon, priority = text.partition(":")
     policy = units.parse_policy(name)
-    if policy in units.REALTIME_POLICIES:
+    if policy in numbers.REALTIME_POLICIES:
         if not colon:
             raise ValueError(f"{policy} needs a priority from 1 to 99, as in {policy}:50")
-        return Sched(policy, units.parse_integer(priority, *units.RT_PRIORITIES, "priority"))
+        return Sched(policy, units.parse_integer(priority, *numbers.RT_PRIORITIES, "priority"))
     if colon:
         units.parse_integer(priority, 0, 0, f"priority of {policy}")
     return Sched(policy)
@@ -185,7 +184,7 @@ def read_arm(text: str) -> Arm:
     if text == "ready":
         raise ValueError(f"'ready' {NOT_YET}: use locked, a time, or signal:NAME")
     number = _read_signal_of(text)
-    if number in units.UNCATCHABLE:
+    if number in numbers.UNCATCHABLE:
         raise ValueError(f"{units.shown(text)} cannot be caught: use another, as in signal:USR1")
     if number:
         return Arm("signal", signal=number)
@@ -272,13 +271,13 @@ def _signal_or(number: int, word: str) -> str:
 
 def write_limit_demand(demand: LimitDemand) -> str:
     """Write a demand as ``nofile=1024:4096``."""
-    spell = units.spell_size if demand.name in units.RLIMITS_IN_BYTES else _spell_number
+    spell = units.spell_size if demand.name in numbers.RLIMITS_IN_BYTES else _spell_number
     hard = "" if demand.hard is None else f":{spell(demand.hard)}"
     return f"{demand.name}={spell(demand.soft)}{hard}"
 
 
 def _spell_number(value: int) -> str:
-    return "unlimited" if value == units.UNLIMITED else str(value)
+    return "unlimited" if value == numbers.UNLIMITED else str(value)
 
 
 def _write_caps(names: tuple[str, ...] | None) -> str:

@@ -1,14 +1,15 @@
 """What each resource limit shall become, from what was asked and what the kernel permits.
 
 Pure: the limits in force come in as values and the change goes out as one.
-Setting and reading back is :mod:`rtlaunch.linux.rlimit`'s.
+Setting and reading back is :mod:`rtlaunch.linux.rlimit`'s. What puts limits into
+words is imported where it is done: most launches say nothing.
 """
 
 from __future__ import annotations
 
 from rtlaunch.core.findings import Finding
+from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.record import Record
-from rtlaunch.core.units import UNLIMITED, format_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class LimitChange(Record):
 
     def describe(self) -> str:
         """Say the change in one line."""
+        from rtlaunch.core.units import format_limit
+
         old, new = (
             f"{format_limit(self.name, limit.soft)}:{format_limit(self.name, limit.hard)}"
             for limit in (self.before, self.after)
@@ -62,6 +65,8 @@ def ask_for(name: str, ask: str | int, before: Limit, may_raise_hard: bool) -> L
     if ask == "max":
         hard = UNLIMITED if may_raise_hard else before.hard
         return LimitChange(name, "max", before, Limit(hard, hard), False)
+    from rtlaunch.core.units import format_limit
+
     number = int(ask)
     hard = before.hard if at_most(number, before.hard) else number
     asked = format_limit(name, number)
@@ -70,6 +75,8 @@ def ask_for(name: str, ask: str | int, before: Limit, may_raise_hard: bool) -> L
 
 def demand(name: str, soft: int, hard: int | None, before: Limit) -> LimitChange:
     """Turn ``--limit NAME=SOFT[:HARD]`` into a change; without HARD it moves only if it must."""
+    from rtlaunch.core.units import format_limit
+
     if hard is None:
         hard = before.hard if at_most(soft, before.hard) else soft
     asked = f"{format_limit(name, soft)}:{format_limit(name, hard)}"
@@ -92,6 +99,17 @@ def impossible(change: LimitChange, may_raise_hard: bool) -> Finding | None:
     """Return why a demanded change cannot be made, or None; ``max`` is never impossible."""
     if not change.demanded:
         return None
+    if at_most(change.after.soft, change.after.hard) and (
+        may_raise_hard or at_most(change.after.hard, change.before.hard)
+    ):
+        return None
+    return _not_to_be_had(change)
+
+
+def _not_to_be_had(change: LimitChange) -> Finding:
+    """Say why the kernel would refuse the change."""
+    from rtlaunch.core.units import format_limit
+
     values = {
         "limit": change.name,
         "asked": change.asked,
@@ -107,8 +125,6 @@ def impossible(change: LimitChange, may_raise_hard: bool) -> Finding | None:
             why="setrlimit(2) refuses a soft limit above the hard one (EINVAL)",
             values=values,
         )
-    if at_most(change.after.hard, change.before.hard) or may_raise_hard:
-        return None
     return Finding(
         "limit-raise",
         f"{name} {format_limit(change.name, change.after.hard)} was asked for; the hard limit is "

@@ -20,6 +20,7 @@ TWIN_PREFIX = "RTLAUNCH_"
 RESERVED_VARIABLES = ("RTLAUNCH_STATE_DIR",)  # ours, but no option: where leases are kept
 
 SWITCH, ACTION = "switch", "action"  # the kinds that take no value
+LISTS = ("lock", "caps", "cpus", "codes")  # the kinds whose items are separated by commas
 
 
 class LimitDemand(Record):
@@ -196,36 +197,37 @@ class Options(Record):
     ``memlock`` and ``core`` are ``"max"``, ``"inherit"`` or a demand in bytes, -1 being
     unlimited; None is "not asked"; ``ambient_caps`` None is the automatic default, ``()``
     is none. ``origin`` has for each option's name (``cpu-list``) one of ``cli``,
-    ``environment``, ``profile``, ``default``.
+    ``environment``, ``profile``, ``default``. The defaults are the table's, read already:
+    most launches are given few values, and need not import what reads them.
     """
 
-    lock: tuple[str, ...]
-    prefault_stack: int
-    via: str
-    children: str
-    memlock: str | int
-    core: str | int
-    limit: tuple[LimitDemand, ...]
-    ambient_caps: tuple[str, ...] | None
-    user: Identity | None
-    no_new_privs: bool
-    sched: Sched | None
-    cpu_list: tuple[int, ...] | None
-    nice: int | None
-    timer_slack: int | None
-    watch: str
-    arm: Arm
-    on_major: Reaction
-    on_minor: Reaction
-    max_major: int | None
-    max_minor: int | None
-    mode: str
-    pdeathsig: int
-    profile: str
-    allow: tuple[str, ...]
-    best_effort: bool
-    report: ReportTo | None
-    log_format: str
-    quiet: bool
-    verbose: bool
-    origin: Mapping[str, str]
+    lock: tuple[str, ...] = ("current", "future")
+    prefault_stack: int = 512 << 10
+    via: str = "auto"
+    children: str = "none"
+    memlock: str | int = "max"
+    core: str | int = "max"
+    limit: tuple[LimitDemand, ...] = ()
+    ambient_caps: tuple[str, ...] | None = None
+    user: Identity | None = None
+    no_new_privs: bool = False
+    sched: Sched | None = None
+    cpu_list: tuple[int, ...] | None = None
+    nice: int | None = None
+    timer_slack: int | None = None
+    watch: str = "auto"
+    arm: Arm = Arm("locked")
+    on_major: Reaction = Reaction("log")
+    on_minor: Reaction = Reaction("none")
+    max_major: int | None = None
+    max_minor: int | None = None
+    mode: str = "auto"
+    pdeathsig: int = 15
+    profile: str = ""
+    allow: tuple[str, ...] = ()
+    best_effort: bool = False
+    report: ReportTo | None = None
+    log_format: str = "text"
+    quiet: bool = False
+    verbose: bool = False
+    origin: Mapping[str, str] = {}

@@ -8,7 +8,7 @@ hundreds of thousands of records a second, so a record is a plain tuple here,
 
 from __future__ import annotations
 
-from struct import Struct
+from _struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from rtlaunch.core import caps, limits
 from rtlaunch.core.record import Record, replace
-from rtlaunch.core.units import format_cpus, format_size, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ class SetAffinity(Record):
 
     def describe(self) -> str:
         """Say which CPUs."""
+        from rtlaunch.core.units import format_cpus
+
         return f"run on CPUs {format_cpus(self.cpus)}"
 
 
@@ -124,6 +125,8 @@ class Lock(Record):
 
     def describe(self) -> str:
         """Say flags, prefault and who is meant."""
+        from rtlaunch.core.units import format_size
+
         calls = "|".join(f"MCL_{flag.upper()}" for flag in self.flags)
         lock = f"mlockall({calls})" if calls else "no mlockall"
         whom = "the program and its children" if self.children == "all" else "the program"
@@ -139,6 +142,8 @@ class WatchFaults(Record):
 
     def describe(self) -> str:
         """Say how faults are watched and what happens if rtlaunch dies."""
+        from rtlaunch.core.units import signal_name
+
         ends = f"send it {signal_name(self.pdeathsig)}" if self.pdeathsig else "leave it alone"
         return f"watch page faults ({self.source}); should rtlaunch die, {ends}"
 

@@ -3,22 +3,16 @@
 Pure: options and facts in, findings out, each with the numbers that it rests
 on. The lock itself is judged by the kernel and by :mod:`rtlaunch.core.proof`;
 here is only what would certainly fail, or would fail too late to be said well.
+What puts numbers into words is imported where it is done: most launches say nothing.
 """
 
 from __future__ import annotations
 
 from rtlaunch.core import caps, limits, plan
 from rtlaunch.core.findings import Finding
+from rtlaunch.core.numbers import CAPABILITY_NUMBERS, REALTIME_POLICIES, UNLIMITED
 from rtlaunch.core.record import replace
 from rtlaunch.core.target import judge
-from rtlaunch.core.units import (
-    CAPABILITY_NUMBERS,
-    REALTIME_POLICIES,
-    UNLIMITED,
-    format_cpus,
-    format_limit,
-    format_size,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,6 +123,8 @@ def of_lock(options: Options, facts: Facts) -> Iterable[Finding]:
     least = max(program.elf.load_bytes if program and program.elf else 0, 1)
     if limit == UNLIMITED or limit >= least:
         return
+    from rtlaunch.core.units import format_limit, format_size
+
     yield Finding(
         "memlock-limit",
         f"{facts.target.command} needs at least {format_size(least)} locked; RLIMIT_MEMLOCK is "
@@ -160,6 +156,8 @@ def of_stack(options: Options, facts: Facts) -> Iterable[Finding]:
     room = stack_room(options, facts)
     if options.prefault_stack <= room:
         return
+    from rtlaunch.core.units import format_size
+
     soft = stack_limit(options, facts)
     yield Finding(
         "stack-limit",
@@ -225,24 +223,31 @@ def of_scheduling(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find a policy, priority, nice value or CPU that cannot be had."""
     yield from of_policy(options, facts)
     yield from of_nice(options, facts)
-    if options.cpu_list is not None and not facts.possible_cpus & frozenset(options.cpu_list):
+    if options.cpu_list is not None:
+        yield from of_cpus(options.cpu_list, facts.possible_cpus)
+
+
+def of_cpus(asked: tuple[int, ...], allowed: frozenset[int]) -> Iterable[Finding]:
+    """Find CPUs that the cpuset of this process keeps from us."""
+    from rtlaunch.core.units import format_cpus
+
+    missing = frozenset(asked) - allowed
+    values = {"asked": list(asked), "allowed": sorted(allowed)}
+    if missing == frozenset(asked):
         yield Finding(
             "cpu-unavailable",
-            f"CPUs {format_cpus(options.cpu_list)} were asked for; only "
-            f"{format_cpus(tuple(sorted(facts.possible_cpus)))} may be used here",
+            f"CPUs {format_cpus(asked)} were asked for; only {format_cpus(allowed)} may be used "
+            "here",
             why="the cpuset of this process allows no others (sched_setaffinity(2), EINVAL)",
-            values={"asked": list(options.cpu_list), "allowed": sorted(facts.possible_cpus)},
+            values=values,
         )
-    elif options.cpu_list is not None:
-        missing = frozenset(options.cpu_list) - facts.possible_cpus
-        if missing:
-            yield Finding(
-                "cpu-unavailable",
-                f"CPUs {format_cpus(tuple(sorted(missing)))} of {format_cpus(options.cpu_list)} "
-                "may not be used here",
-                why="the kernel would leave them out without a word",
-                values={"asked": list(options.cpu_list), "allowed": sorted(facts.possible_cpus)},
-            )
+    elif missing:
+        yield Finding(
+            "cpu-unavailable",
+            f"CPUs {format_cpus(missing)} of {format_cpus(asked)} may not be used here",
+            why="the kernel would leave them out without a word",
+            values=values,
+        )
 
 
 def of_policy(options: Options, facts: Facts) -> Iterable[Finding]:

@@ -2,25 +2,24 @@
 
 Pure: the texts of /proc that were read while the target stood still before
 main(), and what the shim recorded, go in; numbers and findings come out. No
-word of the shim is believed that the books do not show.
+word of the shim is believed that the books do not show. The words for what is
+not proven are :mod:`rtlaunch.core.unproven`'s.
 """
 
 from __future__ import annotations
 
 from rtlaunch.core import proc
 from rtlaunch.core.caps import CAP_IPC_LOCK, has
-from rtlaunch.core.findings import Finding
+from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.outcome import UnlockedMapping
 from rtlaunch.core.record import Record
-from rtlaunch.core.units import UNLIMITED, format_limit, format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from rtlaunch.core.findings import Finding
     from rtlaunch.core.protocol import Message
-
-EPERM, EAGAIN, ENOMEM, EINVAL, ENOSYS = 1, 11, 12, 22, 38
 
 # glibc's ARCH_STACK_DEFAULT_SIZE, used where RLIMIT_STACK is unlimited (nptl/nptl-stack.c).
 DEFAULT_THREAD_STACK_BYTES = 2 << 20
@@ -91,12 +90,18 @@ def judge(
     file_bytes: Callable[[proc.Mapping], int | None] | None = None,
 ) -> Judgement:
     """Judge one image by its record and its books; ``name`` is how messages call it."""
+    found: list[Finding] = []
     if record.error:
-        found = [lock_failed(name, record.error, books)]
+        from rtlaunch.core.unproven import lock_failed
+
+        found.append(lock_failed(name, record.error, books))
         missing: tuple[UnlockedMapping, ...] = ()
     else:
         missing = unlocked_mappings(flags, books, file_bytes)
-        found = [still_unlocked(name, missing)] if missing else []
+        if missing:
+            from rtlaunch.core.unproven import still_unlocked
+
+            found.append(still_unlocked(name, missing))
         found += memlock_headroom(name, flags, books)
     return Judgement(
         locked=not record.error and not missing,
@@ -134,73 +139,6 @@ def unlocked_mappings(
     )
 
 
-def still_unlocked(name: str, missing: tuple[UnlockedMapping, ...]) -> Finding:
-    """Return the finding for mappings that the books show unlocked or not resident."""
-    first = missing[0]
-    count = len(missing)
-    return Finding(
-        "unlocked-mappings",
-        f"{name}: {count} mapping{'s' if count != 1 else ''} not locked and resident, the first "
-        f"{first.name} at {first.start:#x} ({format_size(first.end - first.start)}, {first.why})",
-        why="mlockall returned success, and /proc/PID/smaps says otherwise",
-        values={"count": count, "mapping": first.name, "bytes": first.end - first.start},
-    )
-
-
-def lock_failed(name: str, errno: int, books: Books) -> Finding:
-    """Say which documented rule was broken (mlockall(2)), in the order the kernel checks them."""
-    soft, hard = books.limits["memlock"]
-    values = {
-        "errno": errno,
-        "needed_bytes": books.status.vm_size,
-        "soft": soft,
-        "hard": hard,
-        "seccomp": books.status.seccomp,
-    }
-    if limited(books) and errno in (EPERM, ENOMEM, EAGAIN):
-        return Finding(
-            "memlock-limit",
-            f"{name} needs at least {format_size(books.status.vm_size)} locked; RLIMIT_MEMLOCK is "
-            f"{format_limit('memlock', soft)} ({format_limit('memlock', hard)} hard), "
-            + ("no CAP_IPC_LOCK" if books.initial_userns else "no CAP_IPC_LOCK that counts: "
-               "this is not the initial user namespace"),
-            why="without CAP_IPC_LOCK the kernel locks no more than RLIMIT_MEMLOCK",
-            values=values,
-        )  # fmt: skip
-    if errno in (EPERM, ENOSYS) and books.status.seccomp:
-        return Finding(
-            "lock-denied",
-            f"{name}: mlockall failed with {errno_name(errno)} though limit and capabilities "
-            "permit it: a seccomp filter is in force",
-            why="a service manager or container runtime forbids the system call",
-            values=values,
-        )
-    return Finding(
-        "lock-failed",
-        f"{name}: locking failed with {errno_name(errno)} (needs "
-        f"{format_size(books.status.vm_size)}, RLIMIT_MEMLOCK {format_limit('memlock', soft)})",
-        why="neither limit nor capability explains it: memory may be short, or a security module "
-        "is in the way",
-        values=values,
-    )
-
-
-ERRNO_NAMES = {
-    EPERM: "EPERM",
-    EAGAIN: "EAGAIN",
-    ENOMEM: "ENOMEM",
-    EINVAL: "EINVAL",
-    ENOSYS: "ENOSYS",
-    23: "ENFILE",
-    24: "EMFILE",
-}
-
-
-def errno_name(errno: int) -> str:
-    """Return the errno's name, or its number."""
-    return ERRNO_NAMES.get(errno, f"errno {errno}")
-
-
 def memlock_headroom(name: str, flags: tuple[str, ...], books: Books) -> list[Finding]:
     """Warn of a lock that succeeded and leaves no room for the first thread.
 
@@ -210,18 +148,6 @@ def memlock_headroom(name: str, flags: tuple[str, ...], books: Books) -> list[Fi
     room, stack = headroom(books), thread_stack_bytes(books)
     if "future" not in flags or room == UNLIMITED or room >= stack:
         return []
-    soft = books.limits["memlock"][0]
-    return [
-        Finding(
-            "memlock-headroom",
-            f"{name} is locked, with {format_size(room)} left of RLIMIT_MEMLOCK "
-            f"{format_limit('memlock', soft)}; a thread's stack takes {format_size(stack)}",
-            why="with MCL_FUTURE a new thread, or a large malloc, is charged whole and fails",
-            values={
-                "headroom_bytes": room,
-                "thread_stack_bytes": stack,
-                "soft": soft,
-                "needed_bytes": books.status.vm_lck + stack,
-            },
-        )
-    ]
+    from rtlaunch.core.unproven import no_headroom
+
+    return [no_headroom(name, room, stack, books)]

@@ -47,15 +47,22 @@ class Record(metaclass=RecordType):
 
     def __init__(self, *values: Any, **named: Any) -> None:
         fields = type(self)._fields
-        if len(values) > len(fields):
-            raise TypeError(f"{type(self).__name__} takes {len(fields)} fields, got {len(values)}")
-        given = dict(zip(fields, values, strict=False))
-        given.update(named)
-        merged = {**type(self)._defaults, **given}
-        if len(merged) != len(fields) or len(given) != len(values) + len(named):
-            raise TypeError(f"{type(self).__name__}: fields are {fields}, got {sorted(given)}")
-        for field, value in merged.items():
+        if named or len(values) != len(fields):
+            values = self._complete(values, named)
+        for field, value in zip(fields, values, strict=True):
             setattr(self, field, value)
+
+    @classmethod
+    def _complete(cls, values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """Return all values in order, defaults included; TypeError where one lacks or is double."""
+        fields = cls._fields
+        if len(values) > len(fields):
+            raise TypeError(f"{cls.__name__} takes {len(fields)} fields, got {len(values)}")
+        given = {**dict(zip(fields, values, strict=False)), **named}
+        merged = {**cls._defaults, **given}
+        if len(merged) != len(fields) or len(given) != len(values) + len(named):
+            raise TypeError(f"{cls.__name__}: fields are {fields}, got {sorted(given)}")
+        return tuple(merged[field] for field in fields)
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):

@@ -170,9 +170,9 @@ LAUNCH: dict[str, Row] = {
         "raise RLIMIT_MEMLOCK or give CAP_IPC_LOCK; or --children none, if children may fault",
     ),
     "proc-missing": (
-        "the mount namespace: no procfs at /proc",
+        "the mount namespace: no procfs at /proc, or that of another pid namespace",
         "%(sudo)smount -t proc proc /proc",
-        "mount /proc in the chroot or container; the proof is read there",
+        "mount /proc in the chroot or container (unshare --mount-proc); the proof is read there",
     ),
     "launch-failed": (
         "the kernel, in the step that is named above",

@@ -8,12 +8,13 @@ to show. It must not decide whether a launch goes on.
 from __future__ import annotations
 
 from rtlaunch.core.argv import quoted
+from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.printable import one_line
 from rtlaunch.core.record import Record, replace
 from rtlaunch.core.remedies import BY_PLACE
 from rtlaunch.core.remedies_anywhere import ANYWHERE, ON_HOST
 from rtlaunch.core.remedies_memlock import HEADROOM, MEMLOCK, OWN_LIMIT
-from rtlaunch.core.units import UNLIMITED, format_cpus, spell_size
+from rtlaunch.core.units import format_cpus, spell_size
 from rtlaunch.core.where import CI, CONTAINERS, KUBERNETES
 
 TYPE_CHECKING = False

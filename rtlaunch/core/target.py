@@ -8,7 +8,8 @@ be believed over execve: that has the last word, see :mod:`rtlaunch.core.broken`
 
 from __future__ import annotations
 
-from rtlaunch.core.broken import Broken, broken_finding
+from errno import EACCES, ENODEV, ENOENT, ENOTDIR, ESTALE, ETIMEDOUT
+
 from rtlaunch.core.elf import Elf, Script, runs_natively
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.record import Record
@@ -24,6 +25,11 @@ ELF, SCRIPT, HANDLED, TEXT, UNREADABLE = "elf", "script", "handled", "text", "un
 SHELL = "/bin/sh"  # execvp(3)'s _PATH_BSHELL
 DEFAULT_PATH = "/bin:/usr/bin"  # execvp(3) without PATH: confstr(_CS_PATH)
 READ, EXECUTE = 4, 1
+IMAGES_MAX = 6  # fs/exec.c exec_binprm: five rewrites by #! or binfmt_misc, then ELOOP
+
+# errnos after which execvp(3) goes on to the next directory of PATH
+SEARCH_ON = frozenset((EACCES, ENOENT, ESTALE, ENOTDIR, ENODEV, ETIMEDOUT))
+
 _S_ISUID, _S_ISGID, _S_IXGRP = 0o4000, 0o2000, 0o010
 _VFS_CAP_EFFECTIVE, _VFS_CAP_REVISIONS = 1, {0x01000000: 1, 0x02000000: 2}
 
@@ -64,6 +70,21 @@ class Image(Record):
     def runs_by_another(self) -> bool:
         """Whether another file is executed in its place (a loader is mapped beside it)."""
         return self.kind == SCRIPT or (self.kind == HANDLED and self.interpreter != "")
+
+
+class Broken(Record):
+    """The rule that execve would refuse by: its errno, the file that broke it, the words.
+
+    ``what`` is a clause about ``path``. ``through`` is the file that names
+    ``path`` as its interpreter or loader, "" for the command itself.
+    """
+
+    errno: int
+    path: str
+    rule: str
+    what: str
+    why: str = ""
+    through: str = ""
 
 
 class Target(Record):
@@ -174,6 +195,8 @@ def judge(target: Target, who: Credentials, reach: Reach) -> tuple[Finding, ...]
     """
     program = target.program
     if target.broken:
+        from rtlaunch.core.broken import broken_finding
+
         return (broken_finding(target.command, target.broken),)
     if program is None:
         return ()

@@ -1,12 +1,26 @@
 """The words in which people give values: sizes, times, CPU lists, signals, capabilities, limits.
 
 Each parser turns text into the kernel's own number or raises ValueError with a
-message that a person can act on: the text, what is wrong, what is allowed. The
-tables are the kernel's numbers for the architectures of the shim (asm-generic).
+message that a person can act on: the text, what is wrong, what is allowed.
+The names and numbers are those of :mod:`rtlaunch.core.numbers`.
 Nothing here knows of options, and nothing is asked of this machine.
 """
 
 from __future__ import annotations
+
+from rtlaunch.core.numbers import (
+    CAPABILITIES,
+    CAPABILITY_NUMBERS,
+    RLIMIT_NUMBERS,
+    RLIMITS,
+    RLIMITS_IN_BYTES,
+    SCHED_POLICIES,
+    SIGNAL_NUMBERS,
+    SIGNALS,
+    SIGRTMAX,
+    SIGRTMIN,
+    UNLIMITED,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,48 +29,10 @@ if TYPE_CHECKING:
 LARGEST = 2**63 - 1  # what fits an off_t, a long and an rlimit that is not RLIM_INFINITY
 LARGEST_DIGITS = 19  # of LARGEST; longer texts are refused before int() reads them
 LAST_CPU = 8191  # the kernel's largest CONFIG_NR_CPUS less one
-UNLIMITED = -1  # RLIM_INFINITY as Python's resource module spells it
 SHOWN_CHARS = 60  # of a value in a message
 
 SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 TIME_UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-
-# fmt: off
-# signal(7), from number 1 on
-_SIGNAL_WORDS = (
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-)
-# include/uapi/linux/capability.h, by number
-CAPABILITIES = (
-    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid",
-    "setpcap", "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw",
-    "ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct",
-    "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time", "sys_tty_config", "mknod",
-    "lease", "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog",
-    "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf", "checkpoint_restore",
-)
-# include/uapi/asm-generic/resource.h, by number
-RLIMITS = (
-    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
-    "sigpending", "msgqueue", "nice", "rtprio", "rttime",
-)
-RLIMITS_IN_BYTES = frozenset((
-    "fsize", "data", "stack", "core", "rss", "memlock", "as", "msgqueue",
-))
-# fmt: on
-SIGNALS = dict(enumerate(_SIGNAL_WORDS, start=1))
-SIGNAL_ALIASES = {"IOT": 6, "CLD": 17, "POLL": 29}
-SIGRTMIN, SIGRTMAX = 34, 64  # 32 and 33 belong to the C library's threads
-UNCATCHABLE = (9, 19)
-CAPABILITY_NUMBERS = {name: number for number, name in enumerate(CAPABILITIES)}
-RLIMIT_NUMBERS = {name: number for number, name in enumerate(RLIMITS)}
-
-# include/uapi/linux/sched.h
-SCHED_POLICIES = {"other": 0, "fifo": 1, "rr": 2, "batch": 3, "idle": 5}
-REALTIME_POLICIES = ("fifo", "rr")
-RT_PRIORITIES = (1, 99)
 
 
 # --- texts -----------------------------------------------------------------------------------
@@ -236,8 +212,6 @@ def format_cpus(cpus: Iterable[int]) -> str:
 
 
 # --- signals ---------------------------------------------------------------------------------
-
-SIGNAL_NUMBERS = {name: number for number, name in SIGNALS.items()} | SIGNAL_ALIASES
 
 
 def _parse_realtime(name: str) -> int | None:

@@ -11,7 +11,7 @@ import os
 
 from rtlaunch.core import plan
 from rtlaunch.core.limits import Limit
-from rtlaunch.core.units import CAPABILITY_NUMBERS, SCHED_POLICIES
+from rtlaunch.core.numbers import CAPABILITY_NUMBERS, SCHED_POLICIES
 from rtlaunch.linux import prctl, rlimit
 
 TYPE_CHECKING = False
@@ -59,7 +59,8 @@ def become_user(action: plan.BecomeUser) -> None:
     account = action.account
     if action.keep:
         prctl.set_keep_caps(True)
-    if os.geteuid() == 0 or sorted(os.getgroups()) != sorted(account.groups):
+    ours = {os.getegid(), *os.getgroups()}  # whether the first is among the others is login's taste
+    if os.geteuid() == 0 or ours != {account.gid, *account.groups}:
         os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)

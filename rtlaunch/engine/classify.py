@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 from errno import EACCES, ELOOP, ENOENT, ENOEXEC
 
-from rtlaunch.core.broken import (
+from rtlaunch.core.record import replace
+from rtlaunch.core.target import (
     IMAGES_MAX,
     SEARCH_ON,
+    SHELL,
+    TEXT,
     Broken,
-    broken_finding,
-    errno_finding,
+    Image,
+    Target,
+    User,
+    candidates,
 )
-from rtlaunch.core.record import replace
-from rtlaunch.core.target import SHELL, TEXT, Image, Target, User, candidates
 from rtlaunch.engine.look import Eye, look, make_eye
 
 TYPE_CHECKING = False
@@ -54,6 +57,8 @@ def diagnose(errno: int, target: Target, account: Account | None = None) -> Find
     Now modes are judged for ourselves too, so that the directory is named
     that may not be searched.
     """
+    from rtlaunch.core.broken import broken_finding, errno_finding
+
     ourselves = User(os.geteuid(), frozenset((os.getegid(), *os.getgroups())))
     eye = make_eye(_user_of(account) or ourselves)
     again = _follow(target.path, target.argv, eye).broken

@@ -33,8 +33,12 @@ def warm_up() -> None:
     that one will be (kernel/events/core.c, account_event): 7 to 15 ms, which
     pass while the target is still exec()ing. The effect lasts a second.
     """
-    if libc.prctl(libc.PR_GET_SECCOMP) != SECCOMP_FILTER:
+    if libc.prctl(libc.PR_GET_SECCOMP) == SECCOMP_FILTER:
+        return  # it might kill us
+    try:
         _thread.start_new_thread(_open_and_close, ())
+    except RuntimeError:  # no thread left: the wait comes later
+        return
 
 
 def _open_and_close() -> None:
@@ -51,6 +55,7 @@ class Feed:
         self.pid = pid
         self.exact = True  # whether counts are the target's alone, without its children's
         self._sample_minor = sample_minor
+        self._survived = False
         self._events: perf.Events | None = None
         self._held: list[Entry] = []
         self._past: dict[int, int | None] = {MAJOR: 0, MINOR: 0}
@@ -76,8 +81,10 @@ class Feed:
 
         PermissionError also where a seccomp filter would kill us for trying.
         """
-        if libc.prctl(libc.PR_GET_SECCOMP) == SECCOMP_FILTER and not _survives_perf():
+        filtered = libc.prctl(libc.PR_GET_SECCOMP) == SECCOMP_FILTER
+        if filtered and not self._survived and not _survives_perf():
             raise PermissionError(errno.EPERM, "perf_event_open would kill us (SIGSYS)")
+        self._survived = True  # tried once, by the main thread: only it may reap the trial
         cpus = sorted(os.sched_getaffinity(self.pid))
         tids = sorted(proc.thread_ids(self.pid), key=lambda tid: (tid != self.pid, tid))
         self._events = perf.open_events(tids, cpus, self._sample_minor)
@@ -105,7 +112,7 @@ class Feed:
         return self._events.sentinel if self._events else -1
 
     def renew_sentinel(self) -> None:
-        """Open it for the image that has come; the errors are open()'s."""
+        """Open it for the image that has come, if it can be."""
         if self._events:
             self._events.renew_sentinel(self.pid)
 
@@ -145,6 +152,20 @@ class Feed:
             if count is not None:
                 lost = None if lost is None or count.lost is None else lost + count.lost
         return lost
+
+    def lost(self, captured: int) -> tuple[int | None, int | None]:
+        """Return how many major faults have no record, and how many other records are missing.
+
+        ``captured`` have one. The first is exact by the count; PERF_FORMAT_LOST
+        is about all records of the rings.
+        """
+        total, dropped = self.total(MAJOR), self.total_lost()
+        if total is None:
+            return None, None
+        lost = total - captured
+        if dropped is None or self._sample_minor:
+            return lost, None
+        return lost, max(0, dropped - lost)
 
     def close(self) -> None:
         """Close the events, keeping what they counted; unread records are gone."""

@@ -145,15 +145,17 @@ class Handshake:
         self.unlocked_children += 1
         if self.unlocked_children > CHILD_WARNINGS:
             return
+        from rtlaunch.core.unproven import errno_name
+
         name = command_name(conversation.pid)
-        self.listener.finding(
-            Finding(
-                "child-unlocked",
-                f"the child {name}[{conversation.pid}] runs unlocked: locking failed with "
-                f"{proof.errno_name(record.error)}",
-                values={"pid": conversation.pid, "errno": record.error},
-            )
+        finding = Finding(
+            "child-unlocked",
+            f"the child {name}[{conversation.pid}] runs unlocked: locking failed with "
+            f"{errno_name(record.error)}",
+            values={"pid": conversation.pid, "errno": record.error},
         )
+        self.accepted.append(finding)
+        self.listener.finding(finding)
 
     def conclude_target(self, conversation: Conversation, record: Message) -> None:
         """Prove one image of the target, write it down, arm the watch."""
@@ -162,40 +164,52 @@ class Handshake:
         try:
             books = self.read_books(pid)
         except PermissionError as error:
-            raise Refused(
-                Finding(
-                    "proof-unreadable",
-                    f"the books of {name}[{pid}] cannot be read: {error.strerror} "
-                    f"({error.filename or '/proc'})",
-                    why="without /proc/PID/smaps there is no proof that it is locked",
-                    values={"pid": pid},
-                )
-            ) from error
+            self.cannot_prove(conversation, unreadable(name, pid, error))
+            return
         judged = proof.judge(name, self.options.lock, record, books, self.file_bytes(pid))
         self.write_down(conversation, record, judged, books)
         self.weigh(judged.findings)
         self.arm(pid, books)
 
-    def went_unlocked(self, pid: int) -> None:
+    def cannot_prove(self, conversation: Conversation, finding: Finding) -> None:
+        """Refuse an image whose books may not be read; where that was allowed, watch it."""
+        pid = conversation.pid
+        image = Image(path=executable(pid), at_ns=conversation.entered_ns, why=finding.what)
+        self.note_image(image)
+        self.weigh((finding,))
+        self.watch_unproven(pid)
+
+    def went_unlocked(self, pid: int, why: str) -> None:
         """Note that the program runs without the shim, as allowed; watch it all the same."""
-        image = Image(path=executable(pid), at_ns=time.monotonic_ns(), locked=False)
-        image.why = "not preloaded, as allowed"
+        self.went += 1
+        at_ns = time.monotonic_ns()
+        self.note_image(Image(path=executable(pid), at_ns=at_ns, locked=False, why=why))
+        self.watch_unproven(pid)
+
+    def watch_unproven(self, pid: int) -> None:
+        """Arm the watch on a target of which, perhaps, no mapping can be seen."""
+        for mapped in (True, False):
+            try:
+                books = self.read_books(pid, mapped)
+            except PermissionError:
+                continue
+            except OSError:
+                return  # it ended
+            read_back(self.outcome, books)
+            self.arm(pid, books)
+            return
+
+    def note_image(self, image: Image) -> None:
+        """Write down one image more."""
         self.images.append(image)
         self.outcome.target.images = tuple(self.images)
-        try:
-            books = self.read_books(pid)
-        except OSError:
-            return
-        read_back(self.outcome, books)
-        self.arm(pid, books)
-        self.went += 1
 
-    def read_books(self, pid: int) -> proof.Books:
-        """Read status, limits and smaps of a target that stands still."""
+    def read_books(self, pid: int, mapped: bool = True) -> proof.Books:
+        """Read status, limits and, if ``mapped``, smaps of a target that stands still."""
         return proof.Books(
             books_of.parse_status(proc.read_text(pid, "status")),
             books_of.parse_limits(proc.read_text(pid, "limits")),
-            books_of.parse_smaps(proc.read_text(pid, "smaps")),
+            books_of.parse_smaps(proc.read_text(pid, "smaps")) if mapped else (),
             self.facts.who.initial_userns,
             self.facts.host.page_bytes,
         )
@@ -231,8 +245,7 @@ class Handshake:
             image.why = judged.findings[0].what
         elif not self.flags:
             image.why = "--lock none"
-        self.images.append(image)
-        self.outcome.target.images = tuple(self.images)
+        self.note_image(image)
         lock = self.outcome.lock
         lock.errno = record.error or None
         lock.locked_bytes = judged.locked_bytes
@@ -257,6 +270,17 @@ def read_back(outcome: Outcome, books: proof.Books) -> None:
     ).as_dict()
     outcome.caps.no_new_privs = bool(status.no_new_privs)
     outcome.sched.cpu_list = status.cpus
+
+
+def unreadable(name: str, pid: int, error: OSError) -> Finding:
+    """Return the finding for a target whose books are closed to us."""
+    return Finding(
+        "proof-unreadable",
+        f"the books of {name}[{pid}] cannot be read: {error.strerror} "
+        f"({error.filename or '/proc'})",
+        why="without /proc/PID/smaps there is no proof that it is locked",
+        values={"pid": pid},
+    )
 
 
 def executable(pid: int) -> str | None:

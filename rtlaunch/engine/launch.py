@@ -2,8 +2,9 @@
 
 survey -> preflight -> plan -> fork, apply, exec -> handshake -> watch -> outcome.
 Each line of :func:`launch` is a chapter that lives in a module of that name.
-What is imported where is part of the design: all that stands before the fork
-delays the target, what stands after it passes while the child exec()s.
+What is imported where is part of the design: what the child needs stands
+before the fork, and what only the parent needs passes while the child exec()s
+(docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rtlaunch.core.findings import (
 )
 from rtlaunch.core.record import replace
 from rtlaunch.core.settings import without_twins
-from rtlaunch.engine import channel, inherit
+from rtlaunch.engine import channel, inherit, spawn
 from rtlaunch.engine.survey import survey
 
 TYPE_CHECKING = False
@@ -81,8 +82,7 @@ def launch(
         story.outcome.findings += tuple(other for other in found if other is not refusing)
         raise Refusal(refusing)
     actions = planning.make_plan(options, facts, found)
-    for action in actions:
-        listener.step(action.describe())
+    listener.plan(actions)
     ours, theirs = channel.open_channel()
     inherit.block_signals()
     clean = replace(inherited, environ=without_twins(inherited.environ))
@@ -120,8 +120,6 @@ def start_child(
         raise Refusal(fork_failed(error)) from error
     if pid == 0:
         try:
-            from rtlaunch.engine import spawn
-
             nofile = facts.limits["nofile"].soft
             spawn.Child(options, actions, theirs, inherited, launcher_pid, nofile).become_target()
         finally:

@@ -1,4 +1,4 @@
-"""To whom the engine says what happens, as it happens.
+"""To whom the engine says what happens, and the watcher whom it tells of faults.
 
 The engine must not print: what is shown, and whether, is the command line's
 choice. Methods may be called from the supervisor thread.
@@ -8,11 +8,17 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rtlaunch.core.findings import Finding
+    from rtlaunch.core.plan import Action
 
 
 class Listener:
     """Hears what happens and does nothing; a command overrides what it wants to tell."""
+
+    def plan(self, actions: Iterable[Action]) -> None:
+        """Hear what will be done, before anything is."""
 
     def step(self, text: str) -> None:
         """Hear that an action of the plan was done, in the words of its description."""
@@ -22,3 +28,19 @@ class Listener:
 
     def fault(self, text: str) -> None:
         """Hear of page faults after arming, one line."""
+
+
+class Observer:
+    """Hears of faults from the watcher's thread; overridden by who wants to act on them."""
+
+    def fault(self, line: str, hidden: int) -> None:
+        """Hear of a fault, in a line; ``hidden`` ones before it were too many to tell."""
+
+    def signal(self, number: int) -> None:
+        """Hear that the target shall get a signal for a fault."""
+
+    def exceeded(self, kind: str, count: int) -> None:
+        """Hear, once per kind (major, minor), that more faults fell than are allowed."""
+
+    def unannounced(self, exec_ns: int) -> None:
+        """Hear that the target exec()ed at ``exec_ns`` and no shim announced that image."""

@@ -12,8 +12,6 @@ import sys
 from errno import EACCES, ENOENT, ENOEXEC
 from stat import S_IFMT, S_ISREG
 
-from rtlaunch.core.binfmt import find_handler
-from rtlaunch.core.broken import Broken, looking_up
 from rtlaunch.core.elf import (
     MAGIC,
     Elf,
@@ -33,6 +31,7 @@ from rtlaunch.core.target import (
     SCRIPT,
     TEXT,
     UNREADABLE,
+    Broken,
     Image,
     User,
     is_text,
@@ -80,7 +79,7 @@ def look(path: str, eye: Eye) -> Image | Broken:
     except PermissionError:
         return _with_privileges(replace(image, readable=False))
     except OSError as error:
-        return looking_up(error.errno or ENOENT, path)
+        return _not_found(error, path)
     try:
         readable = eye.user is None or _may(eye.user, path, READ)
         return _look_inside(replace(image, readable=readable), fd, eye)
@@ -93,7 +92,7 @@ def find(path: str, eye: Eye) -> os.stat_result | Broken:
     try:
         found = os.stat(path)
     except OSError as error:
-        return looking_up(error.errno or ENOENT, path)
+        return _not_found(error, path)
     if not S_ISREG(found.st_mode):
         kind = _KINDS.get(S_IFMT(found.st_mode), "no regular file")
         return Broken(EACCES, path, "regular", f"is {kind}")
@@ -102,6 +101,12 @@ def find(path: str, eye: Eye) -> os.stat_result | Broken:
             return Broken(EACCES, path, "noexec", "is on a file system mounted noexec")
         return _forbidden(path, found, os.geteuid())
     return _denied(path, found, eye.user) or found
+
+
+def _not_found(error: OSError, path: str) -> Broken:
+    from rtlaunch.core.broken import looking_up
+
+    return looking_up(error.errno or ENOENT, path)
 
 
 def _denied(path: str, found: os.stat_result, user: User | None) -> Broken | None:
@@ -167,6 +172,8 @@ def _named(path: bytes) -> str:
 
 def _handled(image: Image, head: bytes, elf: Elf | None = None) -> Image | None:
     """Ask whether binfmt_misc runs what the kernel itself would not."""
+    from rtlaunch.core.binfmt import find_handler
+
     handler = find_handler(files.binfmt_entries(), image.path, head)
     if handler is None:
         return None
@@ -204,7 +211,7 @@ def _look_at_loader(path: str, program: Elf, eye: Eye) -> bool | Broken:
     except PermissionError:
         return False
     except OSError as error:
-        return looking_up(error.errno or ENOENT, path)
+        return _not_found(error, path)
     try:
         head = files.read_at(fd, 0, READ_BYTES)
         flaw = check_loader(head, lambda at, size: files.read_at(fd, at, size), program, eye.host)

@@ -5,7 +5,8 @@ target stands still before main() and when it is a zombie; the watcher
 (:mod:`rtlaunch.engine.watch`) only places what it can.
 
 Where an image exec()s another in place, loading that one is no fault of a
-locked program: what perf saw between an exec and the next proof is taken off.
+locked program: the kernel's count begins anew at each proof, and what fell
+under an earlier image is perf's to tell.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import os
 import time
 
 from rtlaunch.core.findings import Finding
+from rtlaunch.core.numbers import SCHED_POLICIES
 from rtlaunch.core.outcome import Faults
-from rtlaunch.engine import watch as watching
+from rtlaunch.engine.listener import Observer
 from rtlaunch.linux import proc
 
 TYPE_CHECKING = False
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
     from rtlaunch.core.outcome import Outcome
     from rtlaunch.core.proc import Stat
     from rtlaunch.core.proof import Books
+    from rtlaunch.engine import watch as watching
     from rtlaunch.engine.listener import Listener
 
 SIGTERM = 15
+POLICIES = {number: name for name, number in SCHED_POLICIES.items()}
 MAX_LINES_HIDDEN = "{line} ({hidden} more before it were not shown)"
 
 
-class Sentry(watching.Observer):
+class Sentry(Observer):
     """Watches one target from its first proof to its end, and writes the outcome's ``watch``."""
 
     def __init__(
@@ -51,8 +55,15 @@ class Sentry(watching.Observer):
 
     # ---- the supervisor's
 
+    @staticmethod
+    def prepare() -> None:
+        """Import what watches: for while the shim locks, and the target waits anyway."""
+        import rtlaunch.engine.watch  # noqa: F401
+
     def arm(self, pid: int, books: Books) -> None:
         """Open the watch on an image that was proven and stands still, and arm it if it is time."""
+        from rtlaunch.engine import watch as watching
+
         name = books.status.name
         if self.watch is None:
             self.pid = pid
@@ -65,18 +76,23 @@ class Sentry(watching.Observer):
                 self.options.max_minor,
             )
             self.watch = watching.open_watch(pid, wanted, name, books.mappings)
-            self.watch.start(self)
             self.note_degraded()
         else:
             self.watch.rearm(name, books.mappings)
         self.read_schedule()
         if self.armed is not None:
+            self.armed = self.reader.read() if self.reader else None
             return
         when = self.options.arm.when
         if when == "locked":
             self.arm_now()
         elif when == "time" and not self.deadline_ns:
             self.deadline_ns = time.monotonic_ns() + self.options.arm.after_ns
+
+    def start(self) -> None:
+        """Start the watcher, once the target was told to go; what it missed waits in the rings."""
+        if self.watch is not None:
+            self.watch.start(self)
 
     def arm_now(self) -> None:
         """Count from here on; nothing happens if that is so already."""
@@ -126,7 +142,8 @@ class Sentry(watching.Observer):
             return
         stat = self.reader.read()
         sched = self.outcome.sched
-        sched.policy, sched.priority = str(stat.policy), stat.rt_priority
+        sched.policy = POLICIES.get(stat.policy, str(stat.policy))
+        sched.priority = stat.rt_priority
         sched.nice = os.getpriority(os.PRIO_PROCESS, self.pid)
         try:
             sched.timer_slack_ns = int(proc.read_text(self.pid, "timerslack_ns"))
@@ -135,12 +152,15 @@ class Sentry(watching.Observer):
 
     def note_degraded(self) -> None:
         """Say when faults are counted but cannot be placed."""
+        from rtlaunch.engine import watch as watching
+
         if self.watch is None or self.options.watch == watching.NONE:
             return
         if self.watch.source == watching.PROC and self.options.watch != watching.PROC:
             finding = Finding(
                 "watch-degraded",
                 f"faults are counted, not placed: perf is not to be had ({self.watch.why})",
+                why="nor would an exec be seen that no shim announces, as after env -i",
                 values={"why": self.watch.why},
             )
             self.note(finding)
@@ -152,13 +172,15 @@ class Sentry(watching.Observer):
 
     def write_down(self, last: Stat, result: watching.WatchResult) -> None:
         """Fill in the outcome's ``watch`` from the kernel's counts and the watcher's."""
+        from rtlaunch.engine import watch as watching
+
         book = self.outcome.watch
         book.source, book.why = result.source, result.why or None
         book.lost = result.lost
         book.sites, book.faults = result.sites, result.faults
         book.faults_omitted = result.faults_omitted
         if self.armed is not None and self.options.watch != watching.NONE:
-            major = last.majflt - self.armed.majflt - result.between_major
+            major = result.earlier_major + last.majflt - self.armed.majflt
             minor = result.perf_minor
             book.after_arm = Faults(major=major, minor=minor)
             if result.perf_major is not None:

@@ -78,7 +78,13 @@ def alias(path: str, environ: Mapping[str, str]) -> str:
 
 
 def put_link(path: str, link: str) -> None:
-    """Make ``link`` point to ``path`` in one step (rename(2)), whatever it was before."""
-    fresh = f"{link}.{os.getpid()}"
-    os.symlink(path, fresh)
-    os.rename(fresh, link)
+    """Make ``link`` point to ``path`` in one step, whatever it was before.
+
+    Only to replace another one takes it a second name (rename(2)), which a SIGKILL could leave.
+    """
+    try:
+        os.symlink(path, link)
+    except FileExistsError:
+        fresh = f"{link}.{os.getpid()}"
+        os.symlink(path, fresh)
+        os.rename(fresh, link)

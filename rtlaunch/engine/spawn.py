@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rtlaunch.core.facts import Account
     from rtlaunch.core.options import Options
 
-EINVAL = 22
-
 # login(1)'s variables, which systemd sets for User= as well (systemd.exec(5)).
 ACCOUNT_VARIABLES = {"HOME": "home", "USER": "name", "LOGNAME": "name", "SHELL": "shell"}
 
@@ -75,8 +73,6 @@ class Child:
                 self.perform(action, fd)
             except OSError as error:
                 return self.say_failed(index, error.errno or 0)
-            except ValueError:  # what resource.setrlimit makes of EINVAL
-                return self.say_failed(index, EINVAL)
         return None
 
     def perform(self, action: plan.Action, fd: int) -> None:

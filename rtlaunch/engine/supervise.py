@@ -11,15 +11,15 @@ anybody but the target: a program that forks and leaves ends the run.
 from __future__ import annotations
 
 import _signal
+import gc
 import os
 import select
 import time
 
-from rtlaunch.core import forwarding, protocol
+from rtlaunch.core import protocol
 from rtlaunch.core.findings import Finding
-from rtlaunch.core.outcome import BY_RTLAUNCH, BY_TARGET, ENDED, REFUSED
-from rtlaunch.core.units import signal_name
-from rtlaunch.engine import channel, silence
+from rtlaunch.core.outcome import BY_RTLAUNCH, BY_TARGET, ENDED, REFUSED, Image
+from rtlaunch.engine import channel
 from rtlaunch.engine.handshake import Conversation, Handshake, Refused
 from rtlaunch.linux import libc, proc
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
 
+    from rtlaunch.core.forwarding import Signal
     from rtlaunch.core.outcome import Outcome
     from rtlaunch.engine.sentry import Sentry
 
@@ -59,6 +60,7 @@ class Supervisor:
         self.shim_path = shim_path
         self.pid = 0
         self.ended = False
+        self.settled_in = False
         self.refusal: Finding | None = None
         self.failure: tuple[int, int] | None = None
         self.own_pid = os.getpid()
@@ -95,6 +97,17 @@ class Supervisor:
                 if handler and not self.ended:
                     handler()
 
+    def settle_in(self) -> None:
+        """Do, once, what could wait until the target runs; no signal must wait for an import."""
+        if self.settled_in or not self.handshake.went:
+            return
+        self.settled_in = True
+        self.sentry.start()
+        from rtlaunch.core import forwarding  # noqa: F401  (for on_signals)
+
+        gc.freeze()  # what is here stays
+        gc.enable()
+
     def patience_ms(self) -> float | None:
         """Return how long to wait: for ever, but for a silent target or a timed arming."""
         if self.awaiting:
@@ -111,8 +124,25 @@ class Supervisor:
         if not self.awaiting:
             self.sentry.arm_now()
             return
+        from rtlaunch.engine import silence
+
         if silence.runs_without_shim(self.pid, self.shim_path):
-            self.refuse(silence.ignored_preload(self.outcome.target.argv[0], self.pid))
+            finding = silence.ignored_preload(self.outcome.target.argv[0], self.pid)
+            refusing = self.weigh_silence(finding)
+            if refusing:
+                self.refuse(refusing)
+
+    def weigh_silence(self, finding: Finding) -> Finding | None:
+        """Return what refuses a target that never announced itself; None, if that was allowed."""
+        try:
+            self.handshake.weigh((finding,))
+        except Refused as refused:
+            return refused.finding
+        if self.ended:
+            self.handshake.note_image(Image(locked=False, why=finding.what))
+        else:
+            self.handshake.went_unlocked(self.pid, finding.what)
+        return None
 
     # ---- the shim
 
@@ -134,7 +164,8 @@ class Supervisor:
         the program runs, unlocked, and what is left to do is to watch it.
         """
         if not self.shim_path and not self.handshake.went and not self.failure:
-            self.handshake.went_unlocked(self.pid)
+            self.handshake.went_unlocked(self.pid, "not preloaded, as allowed")
+            self.settle_in()
 
     def on_arrival(self, arrival: channel.Arrival) -> None:
         """Answer one message on the shared channel."""
@@ -144,6 +175,7 @@ class Supervisor:
         elif kind == protocol.ENTERED and arrival.fd >= 0:
             self.sentry.image_entered(pid == self.pid, arrival.message.time_ns)
             conversation = self.handshake.begin(arrival)
+            self.sentry.prepare()
             if conversation:
                 fd = conversation.sock.fileno()
                 self.conversations[fd] = conversation
@@ -171,6 +203,7 @@ class Supervisor:
         """Let an image go on, or refuse it."""
         try:
             self.handshake.conclude(conversation, record)
+            self.settle_in()
         except Refused as refused:
             self.refuse(refused.finding)
         except (FileNotFoundError, ProcessLookupError):
@@ -185,6 +218,8 @@ class Supervisor:
 
     def on_signals(self) -> None:
         """Take what waits on the signalfd: children first, as they may end the run."""
+        from rtlaunch.core import forwarding
+
         taken = forwarding.parse_signals(os.read(self.signals, 16 * forwarding.SIGINFO_BYTES))
         for signal in taken:
             if signal.number == forwarding.SIGCHLD:
@@ -194,12 +229,12 @@ class Supervisor:
             elif forwarding.is_for_target(signal, self.own_pid, self.leads_session):
                 self.forward(signal)
 
-    def forward(self, signal: forwarding.Signal) -> None:
+    def forward(self, signal: Signal) -> None:
         """Send the target what was sent to us, a queued value included (sigqueue(3))."""
         if self.ended:
             return
         try:
-            if signal.code == forwarding.SI_QUEUE:
+            if signal.code == libc.SI_QUEUE:
                 info = libc.queued_siginfo(signal.number, signal.value)
                 libc.rt_sigqueueinfo(self.pid, signal.number, info)
             else:
@@ -207,6 +242,8 @@ class Supervisor:
         except ProcessLookupError:
             return
         except PermissionError as error:
+            from rtlaunch.core.units import signal_name
+
             self.sentry.listener.step(
                 f"cannot pass SIG{signal_name(signal.number)} on to {self.pid}: {error.strerror}"
             )
@@ -288,8 +325,11 @@ class Supervisor:
             end.signal = found.si_status
             end.core_dumped = found.si_code == os.CLD_DUMPED
         if not self.handshake.went and not self.refusal and not self.failure:
+            from rtlaunch.engine import silence
+
             entered = self.outcome.time.entered_ns is not None
-            self.refusal = silence.died_before_go(self.outcome.target.argv[0], end, entered)
+            finding = silence.died_before_go(self.outcome.target.argv[0], end, entered)
+            self.refusal = self.weigh_silence(finding) if finding else None
         ours = self.refusal is not None or self.failure is not None
         end.by = BY_RTLAUNCH if ours else BY_TARGET
         self.outcome.state = REFUSED if ours else ENDED

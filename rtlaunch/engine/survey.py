@@ -10,9 +10,10 @@ from rtlaunch.core.caps import CAP_SYS_PTRACE, CapSets, Credentials, has, in_use
 from rtlaunch.core.elf import host_machine
 from rtlaunch.core.facts import Account, Facts, Host
 from rtlaunch.core.findings import Finding, Refusal
+from rtlaunch.core.limits import Limit
 from rtlaunch.core.target import Reach
 from rtlaunch.engine import classify, shims
-from rtlaunch.linux import prctl, proc, rlimit
+from rtlaunch.linux import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
     """Return the facts; Refusal where a question of the user's has no answer (an unknown user)."""
     host = read_host()
     changes_who = options.user is not None or bool(options.ambient_caps)
-    who = read_credentials(prctl.get_securebits() if changes_who else 0)
+    who = read_credentials(read_securebits() if changes_who else 0)
     account = look_up_account(options)
     machine = host_machine(host.arch, 64 if sys.maxsize >> 32 else 32)
     shim = shims.find(machine, environ)
@@ -34,7 +35,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
     return Facts(
         host=host,
         who=who,
-        limits=rlimit.get_all(),
+        limits=read_limits(),
         cpus=frozenset(os.sched_getaffinity(0)),
         possible_cpus=possible_cpus() if options.cpu_list is not None else frozenset(),
         policy=os.sched_getscheduler(0),
@@ -60,13 +61,30 @@ def read_host() -> Host:
     )
 
 
+def read_securebits() -> int:
+    """Return our secure bits (PR_GET_SECUREBITS), by python-prctl."""
+    from rtlaunch.linux import prctl
+
+    return prctl.get_securebits()
+
+
+def read_limits() -> dict[str, Limit]:
+    """Return all limits of this process by name; Refusal without /proc."""
+    try:
+        found = books_of.parse_limits(proc.read_text(os.getpid(), "limits"))
+    except OSError as error:
+        raise Refusal(proc_missing(error)) from error
+    return {name: Limit(soft, hard) for name, (soft, hard) in found.items()}
+
+
 def read_credentials(securebits: int) -> Credentials:
-    """Return who we are, all five capability sets included; Refusal without /proc.
+    """Return who we are, all five capability sets included; Refusal without a /proc of ours.
 
     ``securebits`` costs an import to read and decides only where ids or
     capabilities change; it is 0 elsewhere.
     """
     try:
+        see_own_books()
         status = books_of.parse_status(proc.read_text(os.getpid(), "status"))
         uid_map = proc.read_text(os.getpid(), "uid_map")
     except OSError as error:
@@ -84,6 +102,24 @@ def read_credentials(securebits: int) -> Credentials:
         no_new_privs=bool(status.no_new_privs),
         initial_userns=not in_user_namespace(uid_map),
     )
+
+
+def see_own_books() -> None:
+    """Make sure that /proc numbers processes as we do; Refusal where it is another namespace's.
+
+    After unshare --pid without --mount-proc, /proc/PID is somebody else, and the proof would be
+    of that process.
+    """
+    shown, pid = os.readlink("/proc/self"), os.getpid()
+    if shown != str(pid):
+        raise Refusal(
+            Finding(
+                "proc-missing",
+                f"/proc is of another pid namespace: it calls us {shown}, and we are {pid}",
+                why="the kernel's books would be read of other processes",
+                values={"pid": pid, "shown": shown},
+            )
+        )
 
 
 def proc_missing(error: OSError) -> Finding:

@@ -26,6 +26,7 @@ from rtlaunch.core.perfring import MAJOR, MINOR
 from rtlaunch.core.record import Record
 from rtlaunch.engine.aside import step_aside
 from rtlaunch.engine.feed import GONE, Feed, explain
+from rtlaunch.engine.listener import Observer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,28 +60,15 @@ class Wanted(Record):
         return self.on_minor.do != "none" or self.max_minor is not None
 
 
-class Observer:
-    """Hears of faults from the watcher's thread; overridden by who wants to act on them."""
-
-    def fault(self, line: str, hidden: int) -> None:
-        """Hear of a fault, in a line; ``hidden`` ones before it were too many to tell."""
-
-    def signal(self, number: int) -> None:
-        """Hear that the target shall get a signal for a fault."""
-
-    def exceeded(self, kind: str, count: int) -> None:
-        """Hear, once per kind (major, minor), that more faults fell than are allowed."""
-
-    def unannounced(self, exec_ns: int) -> None:
-        """Hear that the target exec()ed at ``exec_ns`` and no shim announced that image."""
-
-
 class WatchResult(Record):
-    """All that was seen; counts that were not taken are None.
+    """All that was seen; counts that were not taken, or not to the end, are None.
 
     ``perf_major`` and ``perf_minor`` are perf's counts after arming, without
     those of images between their exec and their proof (``between_*``);
-    ``earlier_*`` is the part of them that fell before the last rearm().
+    ``earlier_*`` is the part of them that fell before the last rearm(). Since
+    perf may not see all that the start of an image faults in, the kernel's
+    count of faults after arming is ``earlier_major`` + majflt now - majflt at
+    the last arm() or rearm().
     ``lost`` major faults were counted without a record; ``lost_records``
     counts other records, such as mappings, that the ring had no room for, so
     that places may be wrong. ``hidden`` faults were not told since the last
@@ -144,6 +132,9 @@ class Watch:
         self._earlier: dict[int, int | None] = {MAJOR: 0, MINOR: 0}
         self._exceeded: set[int] = set()
         self._announced: list[int] = []
+        self._opened = False  # whether perf was ever to be had
+        self._blind = False  # whether perf was lost on the way
+        self._failed = False
         self._alarm_ns = 0
         self._look_ns = 0
         self._hung: set[int] = set()
@@ -161,8 +152,10 @@ class Watch:
         try:
             self._feed.open()
         except OSError as error:
+            self._blind = True
             self.source, self.why = PROC, explain(error, self._pid)
         else:
+            self._opened = True
             self.source, self.why = PERF, self._feed.limits()
 
     def start(self, observer: Observer) -> None:
@@ -171,9 +164,15 @@ class Watch:
         if not self._feed.is_open:
             return
         self._hung.clear()
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._finished.acquire()
-        _thread.start_new_thread(self._run, ())
+        self._alarm_ns = self._look_ns = 0
+        try:
+            self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+            self._finished.acquire()
+            _thread.start_new_thread(self._run, ())
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread left
+            self.why = f"faults are told at the end only: {error}"
+            self._finished = _thread.allocate_lock()
+            self._close_stop_fd()
 
     def arm(self, time_ns: int) -> None:
         """Tell and count faults from ``time_ns`` (CLOCK_MONOTONIC) on, which is about now."""
@@ -194,7 +193,7 @@ class Watch:
         opened anew; ``source`` and ``why`` may change.
         """
         self._join()
-        self._tell(self._ledger.take(self._feed.read_all()))
+        self._take_last()
         self._earlier = {kind: self._since_arm(kind) for kind in (MAJOR, MINOR)}
         self._feed.close()
         self._name = name
@@ -205,7 +204,7 @@ class Watch:
     def stop(self) -> WatchResult:
         """End the watcher, close everything and return what was seen."""
         self._join()
-        self._tell(self._ledger.take(self._feed.read_all()))
+        self._take_last()
         if not self._is_announced(self._ledger.pending_exec):
             self._tell(self._ledger.accept())
         result = self._result()
@@ -218,19 +217,28 @@ class Watch:
             return
         os.eventfd_write(self._stop_fd, 1)
         with self._finished:
+            self._close_stop_fd()
+
+    def _close_stop_fd(self) -> None:
+        if self._stop_fd >= 0:
             os.close(self._stop_fd)
             self._stop_fd = -1
 
+    def _take_last(self) -> None:
+        """Take in what the rings still hold, unless they made no sense to the watcher."""
+        if not self._failed:
+            self._tell(self._ledger.take(self._feed.read_all()))
+
     def _result(self) -> WatchResult:
         ledger = self._ledger
-        if self.source in (PROC, NONE) and not ledger.captured[MAJOR]:
+        if not self._opened:
             return WatchResult(self.source, self.why)
-        lost, lost_records = self._lost()
+        lost, lost_records = self._feed.lost(ledger.captured[MAJOR])
         return WatchResult(
             source=self.source,
             why=self.why,
             perf_major=self._since_arm(MAJOR),
-            perf_minor=self._since_arm(MINOR),
+            perf_minor=None if self._blind else self._since_arm(MINOR),
             earlier_major=self._earlier[MAJOR] or 0,
             earlier_minor=self._earlier[MINOR] or 0,
             between_major=ledger.aside(MAJOR),
@@ -245,19 +253,6 @@ class Watch:
             execs=tuple(ledger.execs),
             unannounced=unannounced(ledger.execs, self._announced),
         )
-
-    def _lost(self) -> tuple[int | None, int | None]:
-        """Return how many major faults have no record, and how many other records are missing.
-
-        The first is exact by the count; PERF_FORMAT_LOST is about all records of the rings.
-        """
-        total, dropped = self._feed.total(MAJOR), self._feed.total_lost()
-        if total is None:
-            return None, None
-        lost = total - self._ledger.captured[MAJOR]
-        if dropped is None or self._wanted.samples_minor:
-            return lost, None
-        return lost, max(0, dropped - lost)
 
     # ---- both threads'
 
@@ -307,6 +302,7 @@ class Watch:
             step_aside(self._pid)
             self._loop()
         except Exception as error:
+            self._failed = self._blind = True
             self.why = f"the watcher failed: {error!r}"  # a watch that ended must say so
         finally:
             self._finished.release()
@@ -353,14 +349,15 @@ class Watch:
             return
         samplers_ended = bool(self._hung - {self._feed.sentinel()})
         self._hung.clear()
+        if not samplers_ended:
+            self._feed.renew_sentinel()
+            return
+        self._feed.close()
         try:
-            if samplers_ended:  # the image may be one that we may not watch
-                self._feed.close()
-                self._feed.open()
-            else:
-                self._feed.renew_sentinel()
+            self._feed.open()  # the image may be one that we may not watch
         except OSError as error:
             if error.errno not in GONE:
+                self._blind = True
                 self.why = f"ended by an exec: {explain(error, self._pid)}"
 
     def _mind_exec(self) -> None:

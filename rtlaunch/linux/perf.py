@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from struct import Struct
+from _struct import Struct
 
 from rtlaunch.core.perfring import MAJOR, MINOR, parse
 from rtlaunch.core.record import Record, replace
@@ -106,7 +106,9 @@ def open_counter(pid: int, variant: Variant) -> int:
 def open_sentinel(pid: int, variant: Variant) -> int:
     """Open an event that counts nothing and ends with the image: poll(2) then says POLLHUP.
 
-    Not inherited, so that it costs no thread creation. EINVAL before Linux 5.13.
+    It says so all the time unless a ring is mapped (kernel/events/core.c,
+    perf_poll), into which nothing is written. Not inherited, so that it costs
+    no thread creation. EINVAL before Linux 5.13.
     """
     return libc.perf_event_open(_attr(_DUMMY, _REMOVE_ON_EXEC, variant), pid, -1)
 
@@ -163,6 +165,7 @@ class Events:
         self.counters: list[int] = []
         self.sentinel = -1
         self._rings: list[Ring] = []
+        self._sentinel_ring: Ring | None = None
 
     def fds(self) -> list[int]:
         """List the descriptors to poll: samplers become readable, and all hang up at their end."""
@@ -192,13 +195,21 @@ class Events:
     def close(self) -> None:
         """Unmap and close everything; a second call does nothing."""
         self.unmap()
+        self._close_sentinel()
         for fd in (*self.fds(), *self.counters):
             os.close(fd)
-        self.samplers = {MAJOR: [], MINOR: []}
-        self.counters, self.sentinel = [], -1
+        self.samplers, self.counters = {MAJOR: [], MINOR: []}, []
+
+    def _close_sentinel(self) -> None:
+        if self._sentinel_ring:
+            self._sentinel_ring.close()
+            self._sentinel_ring = None
+        if self.sentinel >= 0:
+            os.close(self.sentinel)
+            self.sentinel = -1
 
     def unmap(self) -> None:
-        """Give the rings back."""
+        """Give the samplers' rings back."""
         for ring in self._rings:
             ring.close()
         self._rings = []
@@ -210,12 +221,13 @@ class Events:
             self._rings.append(Ring(fd, size, kind))
 
     def renew_sentinel(self, tid: int) -> None:
-        """Open the sentinel, anew if there was one; without it an exec is noticed late."""
-        if self.sentinel >= 0:
-            os.close(self.sentinel)
-            self.sentinel = -1
-        if self.variant.threads_only:  # as old as the sentinel
+        """Open the sentinel, anew if there was one; where it cannot be, an exec is noticed late."""
+        self._close_sentinel()
+        try:
             self.sentinel = open_sentinel(tid, self.variant)
+            self._sentinel_ring = Ring(self.sentinel, mmap.PAGESIZE)
+        except OSError:
+            self._close_sentinel()
 
 
 def _first_sampler(pid: int, cpu: int) -> tuple[int, Variant]:
@@ -278,11 +290,11 @@ def open_events(
             _open_samplers(events, kind, tids, cpus)
         if not sample_minor:
             events.counters += [open_counter(tid, events.variant) for tid in tids]
-        events.renew_sentinel(tids[0])
         owners = [(fd, kind) for kind in kinds for fd in events.samplers[kind][: len(cpus)]]
         _map_rings(events, owners, largest)
         for kind in kinds:
             _share_rings(events.samplers[kind], len(cpus))
+        events.renew_sentinel(tids[0])
     except OSError:
         events.close()
         raise

@@ -1,4 +1,4 @@
-"""Find and read profile files; what their keys mean is :mod:`rtlaunch.core.settings`' business.
+"""Find and read profile files; what their keys mean is :mod:`rtlaunch.core.profile`'s business.
 
 A profile names what root may be made to run, so as root one that others could have
 written is refused. tomllib is imported here alone, and only when there is a profile.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from rtlaunch.core.findings import Finding, Refusal
-from rtlaunch.core.settings import Profile, read_profile, with_parent
+from rtlaunch.core.profile import Profile, read_profile, with_parent
 from rtlaunch.core.units import did_you_mean, shown
 
 TYPE_CHECKING = False

@@ -10,6 +10,7 @@
  *
  * When something fails:
  *   before LOCK   no channel, not that socket, launcher gone: the image is nobody's business; it runs on.
+ *                 Unless it is the first one, which shall not live without its launcher: 125.
  *   no pair       (no descriptor left, say) RECORD with the errno goes to the channel itself, and the
  *                 verdict is awaited there: the launcher never waits in vain, and a strict target does
  *                 not run unlocked. Two images in that state at once could read each other's verdict,
@@ -43,6 +44,7 @@
 #define CLOCK_MONOTONIC 1
 #define EINTR 4
 #define EPROTO 71
+#define SIGKILL 9
 
 #define MCL_ALL (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)
 
@@ -130,6 +132,14 @@ static long sys_mlockall(uint32_t flags)
 static void sys_prctl_pdeathsig(int signal_number)
 {
     arch_syscall(__NR_prctl, PR_SET_PDEATHSIG, signal_number, 0, 0, 0, 0);
+}
+
+static int sys_prctl_get_pdeathsig(void)
+{
+    int signal_number = 0;
+
+    arch_syscall(__NR_prctl, PR_GET_PDEATHSIG, (long)&signal_number, 0, 0, 0, 0);
+    return signal_number;
 }
 
 static uint64_t sys_clock_monotonic_ns(void)
@@ -244,6 +254,14 @@ static uint32_t hear(int fd, struct rtl_message *heard)
 
 /* ---- the work ---- */
 
+/* Say whether this image is to die with the launcher. Its end of file comes first: a dying process closes
+ * its descriptors (exit_files) some time before its children get their signal (exit_notify, kernel/exit.c),
+ * and main() would run meanwhile. */
+static int is_doomed(void)
+{
+    return sys_prctl_get_pdeathsig() == SIGKILL;
+}
+
 /* Write to each page below our own frame, so that the stack has grown before it is locked. The frame's
  * own page is there already; what a leaf function keeps below its frame ends within the next one. */
 __attribute__((noinline)) static void prefault_stack(const struct rtl_message *told, struct rtl_message *record)
@@ -294,7 +312,7 @@ static void settle(int fd, struct rtl_message *record, const struct rtl_message 
     if (kind == RTL_GO) {
         if (told->flags & RTL_DEATHSIG)
             sys_prctl_pdeathsig(told->error);
-    } else if (kind == RTL_REFUSE || told->flags & RTL_STRICT) {
+    } else if (kind == RTL_REFUSE || told->flags & RTL_STRICT || is_doomed()) {
         refuse();
     }
 }
@@ -309,7 +327,7 @@ static void converse(int fd)
         struct rtl_message record = lock(&told);
 
         settle(fd, &record, &told);
-    } else if (kind == RTL_REFUSE) {
+    } else if (kind == RTL_REFUSE || (kind != RTL_SKIP && is_doomed())) {
         refuse();
     }
 }

@@ -14,7 +14,7 @@ from __future__ import annotations
 from errno import errorcode
 from time import gmtime
 
-from rtlaunch.core import units
+from rtlaunch.core import numbers, units
 from rtlaunch.core.outcome import ENDED, REFUSED, Part
 from rtlaunch.core.record import Record
 from rtlaunch.report.verdict import lock_ok, verdict, why_unlocked
@@ -76,7 +76,7 @@ def plain(value: object, name: str = "") -> Any:
     """Return ``value`` as JSON has it; a record is an object, bytes and addresses are strings."""
     if name in ADDRESSES and isinstance(value, int):
         return hex(value)
-    if name in LIMITS and value == units.UNLIMITED:
+    if name in LIMITS and value == numbers.UNLIMITED:
         return UNLIMITED
     if value is None or isinstance(value, (bool, int, float)):
         return value
@@ -100,7 +100,7 @@ def text(value: str) -> str:
 
 def amount(value: int | None) -> int | str | None:
     """Return an amount, "unlimited" where there is no limit, None where it was not measured."""
-    return UNLIMITED if value == units.UNLIMITED else value
+    return UNLIMITED if value == numbers.UNLIMITED else value
 
 
 def instant(unix_ns: int | None) -> str | None:

@@ -1,0 +1,102 @@
+"""What the proof has against an image, in words and with the numbers that say so.
+
+Whether there is anything is :mod:`rtlaunch.core.proof`'s to judge; this is
+imported only once there is.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.proof import limited
+from rtlaunch.core.units import format_limit, format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.outcome import UnlockedMapping
+    from rtlaunch.core.proof import Books
+
+EPERM, EAGAIN, ENOMEM, EINVAL, ENOSYS = 1, 11, 12, 22, 38
+
+
+def still_unlocked(name: str, missing: tuple[UnlockedMapping, ...]) -> Finding:
+    """Return the finding for mappings that the books show unlocked or not resident."""
+    first = missing[0]
+    count = len(missing)
+    return Finding(
+        "unlocked-mappings",
+        f"{name}: {count} mapping{'s' if count != 1 else ''} not locked and resident, the first "
+        f"{first.name} at {first.start:#x} ({format_size(first.end - first.start)}, {first.why})",
+        why="mlockall returned success, and /proc/PID/smaps says otherwise",
+        values={"count": count, "mapping": first.name, "bytes": first.end - first.start},
+    )
+
+
+def lock_failed(name: str, errno: int, books: Books) -> Finding:
+    """Say which documented rule was broken (mlockall(2)), in the order the kernel checks them."""
+    soft, hard = books.limits["memlock"]
+    values = {
+        "errno": errno,
+        "needed_bytes": books.status.vm_size,
+        "soft": soft,
+        "hard": hard,
+        "seccomp": books.status.seccomp,
+    }
+    if limited(books) and errno in (EPERM, ENOMEM, EAGAIN):
+        return Finding(
+            "memlock-limit",
+            f"{name} needs at least {format_size(books.status.vm_size)} locked; RLIMIT_MEMLOCK is "
+            f"{format_limit('memlock', soft)} ({format_limit('memlock', hard)} hard), "
+            + ("no CAP_IPC_LOCK" if books.initial_userns else "no CAP_IPC_LOCK that counts: "
+               "this is not the initial user namespace"),
+            why="without CAP_IPC_LOCK the kernel locks no more than RLIMIT_MEMLOCK",
+            values=values,
+        )  # fmt: skip
+    if errno in (EPERM, ENOSYS) and books.status.seccomp:
+        return Finding(
+            "lock-denied",
+            f"{name}: mlockall failed with {errno_name(errno)} though limit and capabilities "
+            "permit it: a seccomp filter is in force",
+            why="a service manager or container runtime forbids the system call",
+            values=values,
+        )
+    return Finding(
+        "lock-failed",
+        f"{name}: locking failed with {errno_name(errno)} (needs "
+        f"{format_size(books.status.vm_size)}, RLIMIT_MEMLOCK {format_limit('memlock', soft)})",
+        why="neither limit nor capability explains it: memory may be short, or a security module "
+        "is in the way",
+        values=values,
+    )
+
+
+ERRNO_NAMES = {
+    EPERM: "EPERM",
+    EAGAIN: "EAGAIN",
+    ENOMEM: "ENOMEM",
+    EINVAL: "EINVAL",
+    ENOSYS: "ENOSYS",
+    23: "ENFILE",
+    24: "EMFILE",
+}
+
+
+def errno_name(errno: int) -> str:
+    """Return the errno's name, or its number."""
+    return ERRNO_NAMES.get(errno, f"errno {errno}")
+
+
+def no_headroom(name: str, room: int, stack: int, books: Books) -> Finding:
+    """Warn that ``room`` bytes are left to lock, and a thread's stack takes ``stack``."""
+    soft = books.limits["memlock"][0]
+    return Finding(
+        "memlock-headroom",
+        f"{name} is locked, with {format_size(room)} left of RLIMIT_MEMLOCK "
+        f"{format_limit('memlock', soft)}; a thread's stack takes {format_size(stack)}",
+        why="with MCL_FUTURE a new thread, or a large malloc, is charged whole and fails",
+        values={
+            "headroom_bytes": room,
+            "thread_stack_bytes": stack,
+            "soft": soft,
+            "needed_bytes": books.status.vm_lck + stack,
+        },
+    )
