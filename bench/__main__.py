@@ -54,7 +54,7 @@ def attempt(name: str, stage: Stage) -> list[Row]:
         rows = MEASUREMENTS[name](stage)
     except (BenchError, OSError, KeyError, subprocess.SubprocessError) as error:
         print(f"\n{name}: {error!r}\n{stage.said()}")
-        rows = [Row(name, None, 0, note=str(error))]
+        rows = [Row(name, None, note=str(error))]
     print(f"({name}: {time.monotonic() - began:.0f} s)", flush=True)
     return rows
 

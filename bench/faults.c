@@ -5,12 +5,12 @@
  * there; a hole needs no disk, so a million of them take seconds. The pages are pushed out again by
  * MADV_PAGEOUT after each pass.
  *
- *   faults FILE COUNT storm       one after the other; prints how many it took by its own count
- *   faults FILE COUNT answered    after each, waits for the signal that the watcher answers a fault
+ *   faults FILE storm             says `ready PID`; for a line `COUNT` on stdin takes at least so many,
+ *                                 one after the other, and says how many it took by its own count
+ *   faults FILE answered COUNT    after each, waits for the signal that the watcher answers a fault
  *                                 with; prints how long each one took, ns, -1 if it never came
  *
- * FILE is created, sparse. It must not sleep while it waits for the answer: waking up a second time
- * would be measured too.
+ * FILE is created, sparse.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -26,8 +26,6 @@
 
 enum { PAGE = 4096, PAGES = 16384, REST_NS = 200000, PATIENCE_NS = 100000000 };
 
-static volatile int64_t answered_ns;
-
 static void die(const char *what) { perror(what); exit(1); }
 
 static int64_t now_ns(void) {
@@ -35,8 +33,6 @@ static int64_t now_ns(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
-
-static void on_answer(int number) { (void)number; answered_ns = now_ns(); }
 
 static long major(void) {
     struct rusage usage;
@@ -59,35 +55,42 @@ static void take(volatile char *pages, long number) {
         die("MADV_PAGEOUT");
 }
 
-static void storm(volatile char *pages, long count) {
-    long before = major();
-    for (long number = 0; number < count; number++) take(pages, number);
+/* In whole passes: here and there the kernel keeps a page, so a pass may take a few less than PAGES. */
+static void storm(volatile char *pages) {
+    char line[32];
+    printf("ready %d\n", (int)getpid());
+    fflush(stdout);
+    if (!fgets(line, sizeof line, stdin)) return;
+    long before = major(), count = atol(line);
+    while (major() - before < count)
+        for (long number = 0; number < PAGES; number++) take(pages, number);
     printf("%ld\n", major() - before);
+    fflush(stdout);
 }
 
-/* From before the fault, since its answer may be there when it returns, to the signal's handler. */
-static int64_t answer_to(volatile char *pages, long number) {
+/* From before the fault, since its answer may be there when it returns, until the signal was taken. */
+static int64_t answer_to(volatile char *pages, long number, const sigset_t *answer) {
+    struct timespec patience = {.tv_nsec = PATIENCE_NS};
     int64_t start = now_ns();
-    answered_ns = 0;
     take(pages, number);
-    while (!answered_ns)
-        if (now_ns() - start > PATIENCE_NS) return -1;
-    return answered_ns - start;
+    return sigtimedwait(answer, NULL, &patience) == SIGUSR1 ? now_ns() - start : -1;
 }
 
 static void answered(volatile char *pages, long count) {
     struct timespec rest = {.tv_nsec = REST_NS};
-    struct sigaction action = {.sa_handler = on_answer, .sa_flags = SA_RESTART};
-    sigaction(SIGUSR1, &action, NULL);
+    sigset_t answer;
+    sigemptyset(&answer);
+    sigaddset(&answer, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &answer, NULL);
     for (long number = 0; number < count; number++) {
-        printf("%lld\n", (long long)answer_to(pages, number));
+        printf("%lld\n", (long long)answer_to(pages, number, &answer));
         nanosleep(&rest, NULL); /* the watcher goes back to sleep */
     }
 }
 
 int main(int argc, char **argv) {
-    if (argc == 4 && !strcmp(argv[3], "storm")) storm(map_hole(argv[1]), atol(argv[2]));
-    else if (argc == 4 && !strcmp(argv[3], "answered")) answered(map_hole(argv[1]), atol(argv[2]));
-    else { fprintf(stderr, "usage: faults FILE COUNT storm|answered\n"); return 2; }
+    if (argc == 3 && !strcmp(argv[2], "storm")) storm(map_hole(argv[1]));
+    else if (argc == 4 && !strcmp(argv[2], "answered")) answered(map_hole(argv[1]), atol(argv[3]));
+    else { fprintf(stderr, "usage: faults FILE storm | answered COUNT\n"); return 2; }
     return 0;
 }

@@ -15,7 +15,14 @@ from bench.verdict import BenchError, Row
 
 ROUNDS = 40
 BUDGET, BUDGET_WITH_PROFILE = 2.0, 3.0
-PROFILE = 'format = 1\nlock = "current,future"\nmemlock = "max"\nwatch = "auto"\n[limit]\nnofile = "1024"\n'
+PROFILE = """\
+format = 1
+lock = "current,future"
+memlock = "max"
+watch = "auto"
+[limit]
+nofile = "1024"
+"""
 BARE, OURS, WITH_PROFILE = "python3 -I -c pass", "rtlaunch", "rtlaunch --profile"
 
 # What others cost that set one thing and exec; for comparison alone.

@@ -11,7 +11,7 @@ from bench.stage import Stage, read_report
 from bench.talk import alternate
 from bench.verdict import BenchError, Row
 
-PROGRAMS, ROUNDS = 4, 12
+PROGRAMS, ROUNDS = 8, 12
 MANY_CPUS = 64
 
 # Operation: how many in one batch (a few milliseconds), budget.

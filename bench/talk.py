@@ -1,4 +1,4 @@
-"""Talk to batch.c: one operation, timed in batches on demand, in programs that run side by side.
+"""Talk to programs that work on demand: batch.c, and faults.c when it makes a storm.
 
 It must not judge a number, and ends only what it started.
 """
@@ -20,7 +20,7 @@ WARMING_ROUNDS = 4
 
 
 class Talker:
-    """A running batch.c: ``pid`` is its own, ``launcher_pid`` that of what started it."""
+    """Such a program, running: ``pid`` is its own, ``launcher_pid`` that of what started it."""
 
     def __init__(self, process: subprocess.Popen[str], described: str) -> None:
         self._process = process
@@ -38,7 +38,7 @@ class Talker:
         return words[-1]
 
     def batch(self, count: int) -> int:
-        """Have it do ``count`` operations; return the time that they took, ns."""
+        """Have it do ``count`` operations; return its answer: the time that they took, ns."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{count}\n")
         self._process.stdin.flush()
@@ -47,7 +47,7 @@ class Talker:
 
 @contextmanager
 def talking(stage: Stage, command: Sequence[str]) -> Iterator[Talker]:
-    """Run a command that ends in batch.c; at the end its stdin is closed and it is waited for."""
+    """Run a command that ends in such a program; in the end close its stdin and wait for it."""
     with open(stage.path("stderr"), "a", encoding="utf-8") as stderr:
         process = subprocess.Popen(
             command,
@@ -71,9 +71,9 @@ def alternate(
 ) -> Samples:
     """Run the commands side by side, ask each in turn for a batch of ``count``, ``rounds`` times.
 
-    All of that is done with ``programs`` fresh sets of processes, each begun with another one: where
-    a process happens to lie in memory changes its times for as long as it lives. The first batches
-    of each are slower, and not counted.
+    All of that is done with ``programs`` fresh sets of processes, each begun with another one:
+    where a process happens to lie in memory changes its times for as long as it lives. The first
+    batches of each are slower, and not counted.
     """
     total: Samples = {name: [] for name in commands}
     names = list(commands)

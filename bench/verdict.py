@@ -18,7 +18,10 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One line: ``measured`` in ``unit``, at most ``budget``; no budget is information only."""
+    """One line: ``measured`` in ``unit``, at most ``budget``; no budget is information only.
+
+    ``measured`` is None for what could not be measured; ``note`` says why.
+    """
 
     what: str
     measured: float | None
@@ -30,14 +33,14 @@ class Row:
     def verdict(self) -> str:
         """Say whether the budget is kept."""
         if self.measured is None:
-            return FAILED if self.budget is not None else "-"
+            return FAILED
         if self.budget is None:
             return ""
         return "ok" if self.measured <= self.budget else OVER
 
     @property
     def broken(self) -> bool:
-        """Whether the run fails for it: over budget, or a budget that could not be checked."""
+        """Whether the run fails for it: over budget, or not to be had."""
         return self.verdict in (OVER, FAILED)
 
     def cells(self) -> tuple[str, str, str, str, str]:
