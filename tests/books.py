@@ -1,4 +1,4 @@
-"""The kernel's books of a process, read by the tests themselves: nothing of rtlaunch has a part in it.
+"""The kernel's books of a process, read by the tests themselves: rtlaunch has no part in it.
 
 A target that stands still is read as often as a test likes. Parsers here are made for
 being read, not for speed, and share nothing with those that they check.
@@ -122,6 +122,11 @@ def locked_bytes(pid: int) -> int:
 def limits(pid: int | str) -> dict[str, tuple[int, int]]:
     """Read soft and hard limits by prlimit's names, -1 for unlimited, from /proc/PID/limits."""
     return limits_of(Path(f"/proc/{pid}/limits").read_text())
+
+
+def holds(pid: int | str, capability: int) -> bool:
+    """Tell whether a process has a capability, by number, in its effective set."""
+    return bool(int(status(pid)["CapEff"], 16) >> capability & 1)
 
 
 # The kernel's words for each limit (fs/proc/base.c, lnames), and the name that setrlimit(2) has.

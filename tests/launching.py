@@ -17,6 +17,10 @@ from tests.skips import skip
 NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 EIGHT_MIB = 8 << 20
+LIBRARIES = Path("lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
+
+# The bulk of a test environment, which a copy of the installation leaves out: 9 of 10 files.
+TEST_ONLY = ("*mypy*", "*hypothesis*", "pip*", "setuptools*", "*pytest*", "ruff*", "grimp*")
 
 # Who runs it: the words that become that user, in front of the command.
 USERS: dict[str, list[str]] = {
@@ -54,20 +58,33 @@ def public_copy() -> Path:
     The interpreter itself stays where it is: skips where others cannot run that.
     """
     real = Path(os.path.realpath(sys.executable))
-    probe = subprocess.run([*AS_NOBODY, str(real), "-c", ""], capture_output=True, check=False)
-    if probe.returncode:
+    if not others_may("-x", real):
         skip("interpreter-private")
     folder = Path(tempfile.mkdtemp(prefix="rtlaunch-public-"))
     folder.chmod(0o755)
-    libraries = Path("lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
-    (folder / "bin").mkdir()
+    (folder / "bin").mkdir(mode=0o755)
     shutil.copy2(stub(), folder / "bin" / "rtlaunch")
     (folder / "bin" / "python3").symlink_to(real)
-    shutil.copytree(installation() / libraries, folder / libraries)
-    for path in [folder, *folder.rglob("*")]:
+    if others_may("-r", installation() / LIBRARIES / "rtlaunch" / "__main__.py"):
+        (folder / "lib").symlink_to(installation() / "lib")
+    else:
+        copy_libraries(folder / LIBRARIES)
+    return folder
+
+
+def others_may(test: str, path: Path) -> bool:
+    """Tell whether test(1) says yes to a user without privileges."""
+    probe = subprocess.run([*AS_NOBODY, "test", test, str(path)], check=False)
+    return probe.returncode == 0
+
+
+def copy_libraries(to: Path) -> None:
+    """Copy the installed packages, for everybody to read."""
+    not_ours = shutil.ignore_patterns(*TEST_ONLY)
+    shutil.copytree(installation() / LIBRARIES, to, ignore=not_ours)
+    for path in [*to.parents[:2], to, *to.rglob("*")]:
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
-    return folder
 
 
 class Launcher:
@@ -92,9 +109,13 @@ class Launcher:
         return self.folder / f"report-{self.count}.json"
 
     def start(self, *words: str | Path, **how: Any) -> subprocess.Popen[str]:
-        """Start rtlaunch and return it running; the caller waits for it."""
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(self.words(*words), **{**streams, **how})
+        """Start rtlaunch and return it running; the caller waits for it.
+
+        It starts in the folder of its reports: a target that dumps core, whose limit we raise,
+        leaves it there.
+        """
+        usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(self.words(*words), **{**usual, "cwd": self.folder, **how})
 
     def run(self, *words: str | Path, timeout: float = 30, **how: Any) -> Ran:
         """Run ``rtlaunch --report FILE WORDS`` to its end; the report is {} if none was written."""

@@ -39,12 +39,12 @@ class Standing:
         self.pid = 0
 
     def wait_ready(self) -> int:
-        """Wait for the target's greeting; return the pid that it says."""
+        """Wait for the target's greeting; return the number in it, which is waiter.c's pid."""
         assert self.process.stdout
         greeting = self.process.stdout.readline()
         if not greeting:
             raise AssertionError(f"it ended before it was ready: {self.end().err}")
-        return int(greeting.split()[-1])
+        return int(greeting.split()[-1], 0)
 
     def ask(self, line: str) -> str:
         """Send one line; return the reply."""
@@ -107,7 +107,21 @@ def finish(process: subprocess.Popen[str]) -> None:
                 continue  # what was not read any more
 
 
-def only_child(pid: int) -> int:
-    """Return the one child of a process, as soon as it has one: rtlaunch's target."""
-    wait_until(lambda: len(books.children(pid)) == 1, f"{pid} has no child")
-    return books.children(pid)[0]
+def target_of(launcher: int, program: str | Path) -> int:
+    """Return the child of rtlaunch that runs ``program``, as soon as there is one."""
+    found: list[int] = []
+
+    def there() -> bool:
+        found[:] = [pid for pid in books.children(launcher) if runs(pid, program)]
+        return bool(found)
+
+    wait_until(there, f"no child of {launcher} runs {program}")
+    return found[0]
+
+
+def runs(pid: int, program: str | Path) -> bool:
+    """Tell whether a process runs ``program`` now."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe") == os.path.realpath(program)
+    except OSError:
+        return False  # it ended meanwhile

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests import books
 from tests.skips import skip
@@ -36,8 +38,16 @@ class Round:
 
 def need_right() -> None:
     """Skip where the kernel lets us advise no other process."""
-    if not int(books.status("self")["CapEff"], 16) >> CAP_SYS_NICE & 1:
+    if not books.holds("self", CAP_SYS_NICE):
         skip("not-root")
+
+
+def own_copy(program: Path, folder: Path) -> Path:
+    """Copy a program, so that one process alone maps it, and write it out: dirty pages stay."""
+    copy = Path(shutil.copy(program, folder / program.name))
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
+    return copy
 
 
 def page_out(pid: int) -> Round:

@@ -143,10 +143,20 @@ class Watching:
         self.watch = watch.open_watch(faulter.pid, wanted, faulter.name(), faulter.mappings())
         if start:
             self.watch.start(self.heard)
-        self.before = faulter.stat()
+        self.before = self.rearmed = faulter.stat()
         self.watch.arm(time.monotonic_ns())
         self.result: watch.WatchResult | None = None
         self.major = self.minor = -1
+
+    def rearm(self) -> None:
+        """Announce the image exec()ed last, and watch on as if it had been proven."""
+        self.watch.announced(time.monotonic_ns())
+        self.watch.rearm(self.faulter.name(), self.faulter.mappings())
+        self.rearmed = self.faulter.stat()
+
+    def after_arm(self, result: watch.WatchResult) -> int:
+        """Return the major faults after arming, without those of the start of an image."""
+        return result.earlier_major + self.faulter.stat().majflt - self.rearmed.majflt
 
     def stop(self) -> watch.WatchResult:
         """End the target, take the kernel's counts of it, end the watch."""

@@ -1,4 +1,4 @@
-"""Processes as /proc shows them, and targets that are talked with line by line, never without a deadline."""
+"""Processes as /proc shows them, and targets that are talked with, never without a deadline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat behind the name: state, ppid, pgrp, session...; [] if it is gone."""
+    """Return what follows the name in /proc/PID/stat: state, ppid, pgrp, session...; [] if gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -57,11 +57,9 @@ def status(pid: int, key: str) -> str:
 def children(pid: int) -> list[int]:
     """Return the children of a process, zombies included."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += map(int, task.read_text().split())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{tid}/children").read_text().split())
     return found
 
 
@@ -163,10 +161,10 @@ class Running:
         self.target = 0
 
     def ready(self) -> None:
-        """Wait until the target is in main(); take its pid."""
+        """Wait until the target is in main(); take its pid, as it says or as the kernel does."""
         words = self.lines.line().split()
         assert words[:1] == ["ready"], self.lines.seen
-        self.target = int(words[1])
+        self.target = int(words[1]) if words[1].isdecimal() else children(self.pid)[0]
 
     def say(self, line: str) -> None:
         """Send the target a line."""
@@ -186,9 +184,11 @@ class Running:
         return self.process.wait(DEADLINE)
 
     def close(self) -> None:
-        """End target and rtlaunch, if they still run."""
-        if is_alive(self.process.pid) and self.target in children(self.process.pid):
+        """End the target, if it still runs, and then rtlaunch, which would reap it."""
+        if self.target in children(self.process.pid):
             os.kill(self.target, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(DEADLINE)
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):

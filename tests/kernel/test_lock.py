@@ -1,8 +1,9 @@
-"""The lock, by the kernel's own books of a target that stands: all of it locked, all of it resident."""
+"""The lock, by the kernel's own books of a target that stands: all locked, all resident."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests import books
 from tests.host import wait_until
 from tests.skips import skip
-from tests.standing import PYTHON, SH, finish, only_child, standing
+from tests.standing import PYTHON, SH, finish, standing, target_of
 
 MIB = 1 << 20
 UNTOUCHED = 200  # pages of a stack that were never touched fault one by one
@@ -22,7 +23,7 @@ UNTOUCHED = 200  # pages of a stack that were never touched fault one by one
 
 
 def test_everything_is_locked_and_resident_before_main(anybody, targets):
-    """When go was sent, every lockable mapping is locked and wholly in memory, the stack included."""
+    """When go was sent, every lockable mapping is locked and in memory, the stack included."""
     with standing(anybody, "--", targets / "waiter", before_main=True) as held:
         assert books.not_held(held.pid) == []
         assert books.stack(held.pid).locked
@@ -40,7 +41,7 @@ def test_the_report_has_the_kernels_figure_of_locked_memory(anybody, targets):
 
 
 def test_the_stack_is_in_memory_as_deep_as_asked(anybody, targets):
-    """The main stack's mapping holds 2 MiB below main(), and the report says how much was touched."""
+    """The main stack holds 2 MiB below main(), and the report says how much was touched."""
     words = ("--prefault-stack", "2M", "--", targets / "waiter")
     with standing(anybody, *words, before_main=True) as held:
         stack = books.stack(held.pid)
@@ -59,6 +60,17 @@ def test_no_program_that_could_not_be_locked_starts(as_user, tmp_path):
     assert (ran.code, ran.report["lock"]["ok"]) == (125, False)
     assert ran.err.startswith("rtlaunch: refused [memlock-limit]: ")
     assert not marker.exists()
+
+
+def test_the_proof_is_read_before_go(rtlaunch, tmp_path):
+    """Of rtlaunch's own calls: lock is sent, then smaps is read, and then only go is sent."""
+    if not shutil.which("strace"):
+        skip("no-strace")
+    log = tmp_path / "log"
+    calls = ("strace", "-qq", "-o", log, "-e", "trace=openat,sendto", "-e", "signal=none")
+    subprocess.run([*calls, *rtlaunch.words("--", "true")], check=True, timeout=20)
+    order = re.findall(r"^(sendto)\(|/proc/\d+/(smaps)", log.read_text(), re.M)
+    assert [sent or read for sent, read in order] == ["sendto", "smaps", "sendto"]
 
 
 # ---- in main() ----
@@ -145,7 +157,7 @@ def test_lock_future_locks_only_later_memory(anybody, targets):
 
 
 def test_onfault_locks_pages_as_they_come(anybody, targets):
-    """--lock current,future,onfault: everything is locked, and nothing is in memory before its time."""
+    """--lock current,future,onfault: all is locked, and nothing is in memory before its time."""
     words = ("--lock", "current,future,onfault", "--", targets / "waiter")
     with standing(anybody, *words) as held:
         assert books.not_locked(held.pid) == []
@@ -178,7 +190,7 @@ def test_a_shell_is_locked_under_eight_mebibytes(as_user):
 
 
 def test_cyclictest_is_locked_with_its_threads(rtlaunch):
-    """cyclictest without its own --mlockall: main and measuring threads, all locked, no major fault."""
+    """cyclictest without its own --mlockall: main and measuring threads are locked, no fault."""
     program = shutil.which("cyclictest")
     if not program:
         skip("no-cyclictest")
@@ -186,7 +198,7 @@ def test_cyclictest_is_locked_with_its_threads(rtlaunch):
     words = (program, "--threads=2", "--policy=other", "--interval=10000", "--quiet")
     process = rtlaunch.start("--report", report, "--", *words)
     try:
-        pid = only_child(process.pid)
+        pid = target_of(process.pid, program)
         wait_until(lambda: len(books.threads(pid)) == 3, "cyclictest has not started its threads")
         assert books.not_held(pid) == []
         major = books.major_faults(pid)

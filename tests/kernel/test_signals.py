@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SI_USER, SI_QUEUE = 0, -1  # sigaction(2)
 
-# All but what nobody can take (KILL, STOP), what is a parent's own (CHLD), and glibc's own 32 and 33.
+# All but what nobody can take (KILL, STOP), a parent's own (CHLD), and glibc's own 32 and 33.
 NUMBERS = sorted(
     set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, 32, 33}
 )
@@ -60,7 +60,7 @@ def test_queued_values_arrive(target: Running) -> None:
 
 
 def test_queued_signals_arrive_in_number_and_order(target: Running) -> None:
-    """A burst of real-time signals: each of them arrives, lower numbers first, in order of value."""
+    """A burst of real-time signals: each one arrives, lower numbers first, in order of value."""
     os.kill(target.pid, signal.SIGSTOP)  # so that they queue up
     sent = [(number, value) for value in range(3) for number in REALTIME[:-1]]
     for number, value in sent:
@@ -98,7 +98,7 @@ def test_a_timer_set_before_rtlaunch_started_ends_the_program(
     """alarm(2) is kept over exec, so it would have reached the program: it does."""
 
     def soon() -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        signal.setitimer(signal.ITIMER_REAL, 1.5)
 
     with running(rtlaunch, [], [targets / "signals"], preexec_fn=soon) as target:
         assert target.lines.line().split()[0] == str(int(signal.SIGALRM))

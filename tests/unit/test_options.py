@@ -39,9 +39,11 @@ def test_short_options_are_those_of_the_contract():
 
 @pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 def test_a_default_is_a_text_that_can_be_given(row):
-    """What help shows as the default, typed, gives the default."""
-    value = kinds.read(row, row.default)
-    assert kinds.write(row, () if row.repeatable else value) == row.default
+    """What help shows as the default, typed, gives what a launch without it gets."""
+    read = kinds.read(row, row.default)
+    value = () if row.repeatable else read
+    assert getattr(Options(), row.field) == value
+    assert kinds.write(row, value) == row.default
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

@@ -7,14 +7,15 @@ import pytest
 from rtlaunch.core import settings
 from rtlaunch.core.findings import Refusal
 from rtlaunch.core.options import SETTINGS, Arm, LimitDemand
+from rtlaunch.core.profile import read_profile, with_parent
 
 PATH = "/etc/rtlaunch/profiles/robot.toml"
 
 
 def profile(text, parent=None):
     """The profile of a TOML text; ``format`` is put in front."""
-    read = settings.read_profile(tomllib.loads("format = 1\n" + text), PATH)
-    return settings.with_parent(read, parent) if parent else read
+    read = read_profile(tomllib.loads("format = 1\n" + text), PATH)
+    return with_parent(read, parent) if parent else read
 
 
 def resolve(raw=(), environ=(), layer=None):
@@ -257,7 +258,7 @@ def test_a_wrong_key_is_refused_with_file_and_reason(text, message):
 )
 def test_a_profile_says_its_format(table):
     """So that a later one is refused, not half understood."""
-    finding = refused(settings.read_profile, table, PATH)
+    finding = refused(read_profile, table, PATH)
     assert finding.code == "profile-invalid"
     assert "format = 1" in finding.what
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtlaunch.core.binfmt import find_handler
-from rtlaunch.core.broken import Broken, broken_finding, errno_finding, looking_up
+from rtlaunch.core.broken import broken_finding, errno_finding, looking_up
 from rtlaunch.core.caps import CapSets, Credentials
 from rtlaunch.core.elf import Elf
 from rtlaunch.core.findings import CODES
@@ -18,6 +18,7 @@ from rtlaunch.core.record import replace
 from rtlaunch.core.target import (
     EXECUTE,
     READ,
+    Broken,
     FileCaps,
     Image,
     Reach,

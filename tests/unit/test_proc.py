@@ -1,0 +1,338 @@
+"""What the parsers of /proc promise: the kernel's texts, whole and strange, become values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtlaunch.core import proc
+from rtlaunch.core.proc import Mapping, lockable, missing_bytes, unlocked
+
+STATUS = """\
+Name:\t(sd-pam) two words
+Umask:\t0022
+State:\tS (sleeping)
+Tgid:\t812
+Pid:\t812
+PPid:\t1
+Uid:\t1000\t1001\t1002\t1003
+Gid:\t100\t101\t102\t103
+Groups:\t4 24 1000\x20
+VmSize:\t   12345 kB
+VmLck:\t    8192 kB
+VmPin:\t       4 kB
+VmRSS:\t    9000 kB
+VmStk:\t     132 kB
+Threads:\t7
+SigBlk:\t0000000000010000
+SigIgn:\t0000000000001000
+SigCgt:\t0000000180004a02
+CapInh:\t0000000000004000
+CapPrm:\t000001fffeffffff
+CapEff:\t0000000000004000
+CapBnd:\t000001ffffffffff
+CapAmb:\t0000000000000001
+NoNewPrivs:\t1
+Seccomp:\t2
+Cpus_allowed:\tff
+Cpus_allowed_list:\t0-3,7
+voluntary_ctxt_switches:\t150
+"""
+STATUS_VALUES = {
+    "name": "(sd-pam) two words",
+    "state": "S",
+    "pid": 812,
+    "ppid": 1,
+    "uids": (1000, 1001, 1002, 1003),
+    "gids": (100, 101, 102, 103),
+    "groups": (4, 24, 1000),
+    "threads": 7,
+    "vm_size": 12345 * 1024,
+    "vm_lck": 8192 * 1024,
+    "vm_pin": 4096,
+    "vm_rss": 9000 * 1024,
+    "vm_stk": 132 * 1024,
+    "sig_blk": 1 << 16,
+    "sig_ign": 1 << 12,
+    "sig_cgt": 0x180004A02,
+    "cap_inh": 1 << 14,
+    "cap_prm": 0x1FFFEFFFFFF,
+    "cap_eff": 1 << 14,
+    "cap_bnd": 0x1FFFFFFFFFF,
+    "cap_amb": 1,
+    "no_new_privs": 1,
+    "seccomp": 2,
+    "cpus": "0-3,7",
+}
+
+
+def test_status_is_read_field_by_field() -> None:
+    """Each field of the record has its line's value, sizes in bytes and sets as masks."""
+    status = proc.parse_status(STATUS)
+    assert {name: getattr(status, name) for name in STATUS_VALUES} == STATUS_VALUES
+    assert set(STATUS_VALUES) == set(proc.Status._fields)
+
+
+def test_a_zombie_has_no_memory() -> None:
+    """Its status lacks the Vm lines: the sizes are 0."""
+    text = "\n".join(line for line in STATUS.splitlines() if not line.startswith("Vm"))
+    status = proc.parse_status(text)
+    assert (status.vm_size, status.vm_lck, status.vm_rss) == (0, 0, 0)
+
+
+def test_a_text_that_is_no_status_is_an_error() -> None:
+    """Nothing is made up for a name, a state or an owner that is not there."""
+    with pytest.raises(TypeError):
+        proc.parse_status("Name:\tx\n")
+
+
+def test_our_own_status_is_read() -> None:
+    """The running kernel's text, which may have more lines, parses."""
+    status = proc.parse_status(Path("/proc/self/status").read_text())
+    assert (status.pid, status.uids[1]) == (os.getpid(), os.geteuid())
+    assert status.vm_rss > 0
+
+
+# ---- stat
+
+
+def stat_line(comm: str) -> str:
+    fields = ["S", *(str(number) for number in range(4, 53))]  # field N holds N
+    return f"77 ({comm}) {' '.join(fields)}\n"
+
+
+def test_stat_is_read_by_the_numbers_of_its_manual() -> None:
+    """Each value is the field that proc(5) numbers so."""
+    stat = proc.parse_stat(stat_line("app"))
+    assert (stat.pid, stat.comm, stat.state) == (77, "app", "S")
+    assert (stat.ppid, stat.pgrp, stat.session) == (4, 5, 6)
+    assert (stat.minflt, stat.majflt, stat.utime, stat.stime) == (10, 12, 14, 15)
+    assert (stat.num_threads, stat.starttime, stat.startstack) == (20, 22, 28)
+    assert (stat.processor, stat.rt_priority, stat.policy) == (39, 40, 41)
+
+
+@given(st.text(st.characters(exclude_characters="\n", codec="utf-8"), max_size=15))
+def test_any_command_name_is_kept_apart_from_the_numbers(comm: str) -> None:
+    """A name may hold spaces and parentheses, and look like the rest of the line."""
+    stat = proc.parse_stat(stat_line(comm))
+    assert (stat.comm, stat.majflt) == (comm, 12)
+
+
+def test_a_stat_line_cut_short_is_an_error() -> None:
+    """No count is taken from half a line."""
+    with pytest.raises(ValueError, match="10 fields"):
+        proc.parse_stat("77 (app) S 1 2 3 4 5 6 7")
+
+
+# ---- limits
+
+
+LIMITS = """\
+Limit                     Soft Limit           Hard Limit           Units     
+Max cpu time              unlimited            unlimited            seconds   
+Max stack size            8388608              unlimited            bytes     
+Max core file size        0                    unlimited            bytes     
+Max locked memory         65536                8388608              bytes     
+Max nice priority         0                    30                   
+Max realtime timeout      18446744073709551614 unlimited            us        
+"""  # noqa: W291  (as the kernel pads it)
+
+
+def test_limits_are_read_by_name() -> None:
+    """Soft and hard, -1 where there is none, a number that fills its column."""
+    assert proc.parse_limits(LIMITS) == {
+        "cpu": (proc.UNLIMITED, proc.UNLIMITED),
+        "stack": (8388608, proc.UNLIMITED),
+        "core": (0, proc.UNLIMITED),
+        "memlock": (65536, 8388608),
+        "nice": (0, 30),
+        "rttime": (18446744073709551614, proc.UNLIMITED),
+    }
+
+
+def test_the_kernels_limits_are_all_known() -> None:
+    """Every line of our own limits has a name."""
+    text = Path("/proc/self/limits").read_text()
+    assert len(proc.parse_limits(text)) == len(text.splitlines()) - 1
+
+
+# ---- maps and smaps
+
+
+MAPS = """\
+55e0a0000000-55e0a0021000 r-xp 00002000 fd:01 1234567                    /usr/bin/an app
+7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0                          [stack]
+7f0000000000-7f0000001000 rw-s 00000000 00:05 99                         /memfd:a b (deleted)
+7f1000000000-7f1000001000 ---p 00000000 00:00 0 
+"""  # noqa: W291  (as the kernel pads it)
+
+
+def test_maps_are_read_with_their_names() -> None:
+    """Addresses, permissions, offset, file and name, which may hold spaces or be absent."""
+    app, stack, memfd, nothing = proc.parse_maps(MAPS)
+    assert app == Mapping(
+        0x55E0A0000000, 0x55E0A0021000, "r-xp", 0x2000, "fd:01", 1234567, "/usr/bin/an app"
+    )
+    assert (stack.path, stack.size) == ("[stack]", 0x21000)
+    assert (memfd.path, memfd.inode) == ("/memfd:a b (deleted)", 99)
+    assert (nothing.path, nothing.accessible) == ("", False)
+
+
+def smaps(header: str, rss: int, locked: int, flags: str) -> str:
+    return f"""{header}
+Size:                132 kB
+KernelPageSize:        4 kB
+Rss:                 {rss} kB
+Pss:                  96 kB
+Swap:                  0 kB
+SwapPss:               0 kB
+Locked:               {locked} kB
+THPeligible:           0
+ProtectionKey:         0
+VmFlags: {flags}\x20
+"""
+
+
+def test_smaps_are_read_mapping_by_mapping() -> None:
+    """Residence, lock and flags belong to the header above them."""
+    headers = MAPS.splitlines()
+    text = smaps(headers[0], 100, 90, "rd ex lo") + smaps(headers[3], 0, 0, "mr mw")
+    app, nothing = proc.parse_smaps(text)
+    assert (app.path, app.rss, app.locked) == ("/usr/bin/an app", 102400, 92160)
+    assert app.flags == frozenset(("rd", "ex", "lo"))
+    assert (nothing.start, nothing.rss, nothing.flags) == (0x7F1000000000, 0, {"mr", "mw"})
+
+
+def test_an_smaps_cut_short_is_an_error() -> None:
+    """A mapping without its flags is no proof of anything."""
+    text = smaps(MAPS.splitlines()[0], 100, 90, "rd")
+    with pytest.raises(ValueError, match="substring"):
+        proc.parse_smaps(text[: text.index("VmFlags")])
+
+
+def test_our_own_smaps_agree_with_our_maps() -> None:
+    """The running kernel's text: same mappings, all with flags, something in memory."""
+    found = proc.parse_smaps(Path("/proc/self/smaps").read_text())
+    maps = proc.parse_maps(Path("/proc/self/maps").read_text())
+    assert {one.path for one in found if one.path} == {one.path for one in maps if one.path}
+    assert all(mapping.flags for mapping in found)
+    assert sum(mapping.rss for mapping in found) > 0
+
+
+# ---- what can be locked
+
+
+def mapping(  # a locked, resident, private, writable page of nothing unless said otherwise
+    flags: str = "rd wr mr mw me lo",
+    perms: str = "rw-p",
+    size: int = 4096,
+    rss: int = 4096,
+    path: str = "",
+    inode: int = 0,
+    offset: int = 0,
+) -> Mapping:
+    return Mapping(
+        0x1000000, 0x1000000 + size, perms, offset, "00:00", inode, path, rss, 0,
+        frozenset(flags.split()),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ["io", "de", "pf", "mm", "ht", "dp"])
+def test_what_mlock_passes_over_is_not_lockable(flag: str) -> None:
+    """VM_SPECIAL, hugetlb and droppable memory, as mlock_fixup has it."""
+    assert not lockable(mapping(f"rd wr {flag}"))
+
+
+@pytest.mark.parametrize("path", ["[vsyscall]", "/secretmem (deleted)", "/dev/dax0.0"])
+def test_what_mlock_passes_over_is_known_by_name(path: str) -> None:
+    """The gate area, secretmem and DAX devices carry no flag that tells."""
+    assert not lockable(mapping("rd", path=path))
+
+
+def test_ordinary_memory_is_lockable() -> None:
+    """Private or shared, anonymous or a file's."""
+    assert lockable(mapping())
+    assert lockable(mapping("rd sh", "r--s", path="/lib/x", inode=7))
+
+
+def test_locked_and_resident_memory_is_not_unlocked() -> None:
+    """Nothing is found where nothing is wrong."""
+    assert unlocked([mapping()]) == ()
+
+
+def test_memory_without_the_lock_flag_is_unlocked() -> None:
+    """Even if all of it is resident."""
+    bare = mapping("rd wr mr mw me")
+    assert unlocked([mapping(), bare]) == (bare,)
+
+
+def test_memory_that_is_locked_but_not_there_is_unlocked() -> None:
+    """A page of it would fault."""
+    half = mapping(size=8192)
+    assert unlocked([half]) == (half,)
+
+
+def test_on_fault_asks_for_the_lock_only() -> None:
+    """MCL_ONFAULT: pages come at their first touch and stay."""
+    assert unlocked([mapping(size=8192)], onfault=True) == ()
+    bare = mapping("rd wr")
+    assert unlocked([bare], onfault=True) == (bare,)
+
+
+def test_memory_that_allows_no_access_has_no_pages_to_lose() -> None:
+    """PROT_NONE: locked by flag, never resident."""
+    assert unlocked([mapping(perms="---p", rss=0)]) == ()
+
+
+def test_the_zero_page_is_not_missed() -> None:
+    """Anonymous memory that may not be written reads the zero page, which no Rss counts."""
+    assert unlocked([mapping(perms="r--p", rss=0)]) == ()
+
+
+@pytest.mark.parametrize("flag", ["gu", "um", "uw", "ui"])
+def test_holes_that_were_asked_for_are_not_missed(flag: str) -> None:
+    """Guard regions and userfaultfd."""
+    assert unlocked([mapping(f"rd wr lo {flag}", rss=0)]) == ()
+
+
+def test_pages_beyond_the_end_of_a_file_are_not_missed() -> None:
+    """A mapping longer than its file: what is past the last page would be SIGBUS, not a fault."""
+    long = mapping(size=65536, rss=8192, path="/data", inode=7)
+    assert unlocked([long], file_bytes=lambda _: 5000) == ()
+    assert unlocked([long], file_bytes=lambda _: 8193) == (long,)
+    assert unlocked([long], file_bytes=lambda _: None) == (long,)
+
+
+def test_a_file_mapped_from_its_middle_is_measured_from_there() -> None:
+    """The offset counts."""
+    tail = mapping(size=65536, rss=4096, path="/data", inode=7, offset=8192)
+    assert unlocked([tail], file_bytes=lambda _: 8192 + 4096) == ()
+
+
+def test_the_length_is_asked_only_where_pages_are_missing() -> None:
+    """It costs a system call."""
+
+    def never(_: Mapping) -> int:
+        raise AssertionError("asked")
+
+    assert unlocked([mapping(path="/data", inode=7)], file_bytes=never) == ()
+
+
+@given(
+    size=st.integers(1, 64),
+    rss=st.integers(0, 64),
+    offset=st.integers(0, 64),
+    length=st.integers(0, 1 << 20),
+)
+def test_what_is_missing_is_never_more_than_there_is(
+    size: int, rss: int, offset: int, length: int
+) -> None:
+    """Between nothing and the whole, whatever the file's length."""
+    page = 4096
+    found = mapping(size=size * page, rss=min(rss, size) * page, path="/x", inode=1,
+                    offset=offset * page)  # fmt: skip
+    assert 0 <= missing_bytes(found, length) <= missing_bytes(found) <= found.size
