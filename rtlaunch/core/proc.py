@@ -128,6 +128,7 @@ class Stat(Record):
     ppid: int
     pgrp: int
     session: int
+    flags: int
     minflt: int
     majflt: int
     utime: int
@@ -139,9 +140,16 @@ class Stat(Record):
     rt_priority: int
     policy: int
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has ended, or is in do_exit: PF_EXITING (include/linux/sched.h)."""
+        return self.state in "ZX" or bool(self.flags & _PF_EXITING)
+
+
+_PF_EXITING = 0x4
 
 # Positions after the command's closing parenthesis, `state` being 0: proc(5) counts it as field 3.
-_STAT = (1, 2, 3, 7, 9, 11, 12, 17, 19, 25, 36, 37, 38)
+_STAT = (1, 2, 3, 6, 7, 9, 11, 12, 17, 19, 25, 36, 37, 38)
 
 
 def parse_stat(text: str) -> Stat:

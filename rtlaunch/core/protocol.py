@@ -39,6 +39,9 @@ KIND_NAMES = {
 STRICT = 0x10000
 DEATHSIG = 0x20000
 
+# in the flags of GO
+KEEP = 0x40000
+
 _LAYOUT = Struct("=IIIiQQQQ")
 MESSAGE_BYTES = _LAYOUT.size
 

@@ -48,20 +48,22 @@ class Refused(Exception):
 class Conversation:
     """One image that announced itself: who it is, and the socket it is spoken to on."""
 
-    __slots__ = ("entered_ns", "is_target", "pid", "sock")
+    __slots__ = ("entered_ns", "is_target", "kept", "pid", "sock")
 
     def __init__(self, sock: _socket.socket, pid: int, is_target: bool, entered_ns: int) -> None:
         self.sock = sock
         self.pid = pid
         self.is_target = is_target
         self.entered_ns = entered_ns
+        self.kept = False
 
 
 class Handshake:
     """The conversations of one launch.
 
     ``arm(pid, books)`` is called for each image of the target that may go on,
-    while it still stands.
+    while it still stands; ``sees_exec()`` then tells whether the watch will
+    notice an exec.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Handshake:
         outcome: Outcome,
         listener: Listener,
         arm: Callable[[int, proof.Books], None],
+        sees_exec: Callable[[], bool],
     ) -> None:
         self.options = options
         self.facts = facts
         self.outcome = outcome
         self.listener = listener
         self.arm = arm
+        self.sees_exec = sees_exec
         self.target_pid = 0
         self.images: list[Image] = []
         self.went = 0
@@ -133,10 +137,15 @@ class Handshake:
             self.conclude_target(conversation, record)
         else:
             self.conclude_child(conversation, record)
-        channel.tell(conversation.sock, Message(protocol.GO))
+        channel.tell(conversation.sock, self.word_to_go(conversation))
         if conversation.is_target:
             self.went += 1
             self.outcome.time.go_ns = self.outcome.time.go_ns or time.monotonic_ns()
+
+    def word_to_go(self, conversation: Conversation) -> Message:
+        """Return GO; the target keeps the pair open where only that will tell of its next exec."""
+        conversation.kept = conversation.is_target and not self.sees_exec()
+        return Message(protocol.GO, protocol.KEEP if conversation.kept else 0)
 
     def conclude_child(self, conversation: Conversation, record: Message) -> None:
         """Let a child go on, locked or not; say so if not."""

@@ -142,7 +142,7 @@ def make_supervisor(
 
     execute = next(action for action in actions if isinstance(action, planning.Execute))
     sentry = Sentry(options, facts, outcome, listener)
-    handshake = Handshake(options, facts, outcome, listener, sentry.arm)
+    handshake = Handshake(options, facts, outcome, listener, sentry.arm, sentry.sees_exec)
     return Supervisor(outcome, handshake, sentry, ours, execute.preload)
 
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from rtlaunch.engine.listener import Listener
 
 SIGTERM = 15
+PERF = "perf"
+
+# How long an image exec()ed in place may take to announce itself, ns.
+EXEC_PATIENCE_NS = 5_000_000_000
 POLICIES = {number: name for name, number in SCHED_POLICIES.items()}
 MAX_LINES_HIDDEN = "{line} ({hidden} more before it were not shown)"
 
@@ -51,7 +55,9 @@ class Sentry(Observer):
         self.reader: proc.StatReader | None = None
         self.watch: watching.Watch | None = None
         self.armed: Stat | None = None
-        self.deadline_ns = 0
+        self.deadline_ns = 0  # of --arm TIME
+        self.exec_ns = 0  # of an exec that was not announced yet, and not seen by perf
+        self.alarm_ns = 0  # when it will count as unannounced
 
     # ---- the supervisor's
 
@@ -106,10 +112,28 @@ class Sentry(Observer):
         self.outcome.watch.before_arm = Faults(major=self.armed.majflt, minor=self.armed.minflt)
 
     def patience_ms(self) -> float | None:
-        """Return how long until ``--arm TIME`` is over, None without one."""
-        if not self.deadline_ns:
-            return None
-        return max(0.0, (self.deadline_ns - time.monotonic_ns()) / 1e6)
+        """Return how long until something is due, None if nothing is."""
+        due = [instant for instant in (self.deadline_ns, self.alarm_ns) if instant]
+        return max(0.0, (min(due) - time.monotonic_ns()) / 1e6) if due else None
+
+    def on_time(self) -> None:
+        """Do what is due: arm (``--arm TIME``), or say that an exec was not announced."""
+        now = time.monotonic_ns()
+        if self.deadline_ns and now >= self.deadline_ns:
+            self.arm_now()
+        if self.alarm_ns and now >= self.alarm_ns:
+            self.alarm_ns = 0
+            self.unannounced(self.exec_ns)
+
+    def sees_exec(self) -> bool:
+        """Tell whether the watch itself notices when the target exec()s: perf's events do."""
+        return self.watch is not None and self.watch.source == PERF
+
+    def executed(self, exec_ns: int) -> None:
+        """Hear, where perf is not to be had, that the target has exec()ed, unless it is ending."""
+        if self.reader is None or self.reader.read().is_ending:
+            return
+        self.exec_ns, self.alarm_ns = exec_ns, exec_ns + EXEC_PATIENCE_NS
 
     def wants_signal(self, number: int) -> bool:
         """Tell whether ``number`` is the signal of ``--arm signal:NAME``, awaited still."""
@@ -119,6 +143,7 @@ class Sentry(Observer):
     def image_entered(self, is_target: bool, entered_ns: int) -> None:
         """Hear that an image announced itself, and when (CLOCK_MONOTONIC)."""
         if is_target and self.watch is not None:
+            self.exec_ns = self.alarm_ns = 0
             self.watch.announced(entered_ns)
 
     def state(self) -> str:
@@ -160,7 +185,6 @@ class Sentry(Observer):
             finding = Finding(
                 "watch-degraded",
                 f"faults are counted, not placed: perf is not to be had ({self.watch.why})",
-                why="nor would an exec be seen that no shim announces, as after env -i",
                 values={"why": self.watch.why},
             )
             self.note(finding)
@@ -186,7 +210,7 @@ class Sentry(Observer):
             if result.perf_major is not None:
                 book.unseen = max(0, major - result.perf_major)
             self.check_limits(major, minor)
-        for exec_ns in result.unannounced:
+        for exec_ns in (*result.unannounced, *((self.exec_ns,) if self.exec_ns else ())):
             self.mark_unannounced(exec_ns)
         if result.hidden:
             self.listener.fault(f"rtlaunch: {result.hidden} more faults were not shown")

@@ -120,9 +120,9 @@ class Supervisor:
         return not (self.outcome.time.entered_ns or self.refusal or self.handshake.went)
 
     def on_silence(self) -> None:
-        """Arm, if that was waited for; else look whether a silent target ever mapped the shim."""
+        """Do what was waited for; else look whether a silent target ever mapped the shim."""
         if not self.awaiting:
-            self.sentry.arm_now()
+            self.sentry.on_time()
             return
         from rtlaunch.engine import silence
 
@@ -186,15 +186,24 @@ class Supervisor:
             self.conclude(speaker, arrival.message)
 
     def on_conversation(self, fd: int) -> None:
-        """Take the record of an image; the end of file is its death, which SIGCHLD tells of."""
+        """Take the record of an image.
+
+        The end of file is its end, which SIGCHLD tells of, or, where the image
+        kept the pair, its exec of another.
+        """
         conversation = self.conversations[fd]
         try:
             arrival = channel.receive(conversation.sock)
             if arrival is None:
                 return
             self.conclude(conversation, arrival.message)
-        except (EOFError, ValueError):
+            if conversation.kept:
+                return
+        except ValueError:
             pass
+        except EOFError:
+            if conversation.kept:
+                self.sentry.executed(time.monotonic_ns())
         self.forget(fd)
         del self.conversations[fd]
         conversation.sock.close()

@@ -47,11 +47,15 @@ enum rtl_kind {
 #define RTL_STRICT 0x10000 /* a lock that fails, or a launcher that dies before GO, ends the image with 125 */
 #define RTL_DEATHSIG 0x20000 /* at GO, set PR_SET_PDEATHSIG to `error` (0: none) */
 
+/* In `flags` of RTL_GO: keep the pair open, close-on-exec and out of the way. Its end of file is then an
+ * exec (or the end), which the launcher cannot learn otherwise where perf is forbidden. */
+#define RTL_KEEP 0x40000
+
 /* One size for all messages; a field that a kind does not name is 0. */
 struct rtl_message {
     uint32_t protocol;    /* RTL_PROTOCOL */
     uint32_t kind;        /* enum rtl_kind */
-    uint32_t flags;       /* LOCK: MCL_* | RTL_*; FAILED: index of the action */
+    uint32_t flags;       /* LOCK: MCL_* | RTL_*; GO: RTL_KEEP or 0; FAILED: index of the action */
     int32_t error;        /* RECORD, FAILED: errno or 0; LOCK: the signal for RTL_DEATHSIG */
     uint64_t time_ns;     /* ENTERED, RECORD: CLOCK_MONOTONIC */
     uint64_t stack_low;   /* LOCK: lowest address that may be touched; RECORD: lowest that was */

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include <asm/mman.h>
+#include <linux/fcntl.h>
 #include <linux/prctl.h>
 #include <linux/time_types.h>
 #include <linux/uio.h>
@@ -47,6 +48,9 @@
 #define SIGKILL 9
 
 #define MCL_ALL (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)
+
+/* How far below the channel a kept descriptor is looked for. */
+#define NEAR 8
 
 /* Touching each 4096th byte touches each page, whatever the page size: none is smaller. */
 #define SMALLEST_PAGE 4096
@@ -122,6 +126,12 @@ static long sys_recv(int fd, struct rtl_message *message)
         received = arch_syscall(__NR_recvfrom, fd, (long)message, sizeof *message, MSG_TRUNC, 0, 0);
     } while (received == -EINTR);
     return received;
+}
+
+/* Duplicate to the lowest free number from `lowest` on, which exec closes. */
+static void sys_keep(int fd, int lowest)
+{
+    arch_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, lowest, 0, 0, 0);
 }
 
 static long sys_mlockall(uint32_t flags)
@@ -300,8 +310,10 @@ static struct rtl_message lock(const struct rtl_message *told)
 /* Hand in the record and abide by the verdict: return for GO, else end or return as LOCK's flags say.
  *
  * The launcher's child was given PR_SET_PDEATHSIG SIGKILL before exec, and exec keeps it: whenever the
- * launcher dies, either that one or the final one is armed, and no instant lies between the two. */
-static void settle(int fd, struct rtl_message *record, const struct rtl_message *told)
+ * launcher dies, either that one or the final one is armed, and no instant lies between the two.
+ *
+ * What is kept goes near the channel, where no program counts on a number; the caller closes `fd`. */
+static void settle(int fd, int channel, struct rtl_message *record, const struct rtl_message *told)
 {
     struct rtl_message verdict;
     uint32_t kind;
@@ -312,13 +324,15 @@ static void settle(int fd, struct rtl_message *record, const struct rtl_message 
     if (kind == RTL_GO) {
         if (told->flags & RTL_DEATHSIG)
             sys_prctl_pdeathsig(told->error);
+        if (verdict.flags & RTL_KEEP)
+            sys_keep(fd, channel > NEAR ? channel - NEAR : NEAR);
     } else if (kind == RTL_REFUSE || told->flags & RTL_STRICT || is_doomed()) {
         refuse();
     }
 }
 
 /* Ask on our end of the pair and do as told. */
-static void converse(int fd)
+static void converse(int fd, int channel)
 {
     struct rtl_message told;
     uint32_t kind = hear(fd, &told);
@@ -326,7 +340,7 @@ static void converse(int fd)
     if (kind == RTL_LOCK) {
         struct rtl_message record = lock(&told);
 
-        settle(fd, &record, &told);
+        settle(fd, channel, &record, &told);
     } else if (kind == RTL_REFUSE || (kind != RTL_SKIP && is_doomed())) {
         refuse();
     }
@@ -367,9 +381,9 @@ __attribute__((constructor)) static void rtlaunch_shim(void)
         struct rtl_message record = message_of(RTL_RECORD);
 
         record.error = (int32_t)-pair;
-        settle((int)channel.fd, &record, &nothing_told);
+        settle((int)channel.fd, (int)channel.fd, &record, &nothing_told);
         return;
     }
-    converse((int)pair);
+    converse((int)pair, (int)channel.fd);
     sys_close((int)pair);
 }

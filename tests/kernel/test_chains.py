@@ -177,3 +177,20 @@ def test_a_program_without_a_name_is_a_chain_of_scripts(rtlaunch, tmp_path):
     ran = rtlaunch.run("--", script)
     assert (ran.code, locked_in(ran.out) > 0) == (0, True)
     assert paths(ran.report) == [real("sh")]
+
+
+def test_without_perf_an_exec_that_loses_the_shim_is_still_noticed(rtlaunch):
+    """The kept socket tells where perf may not be had: env -i makes lock.ok false."""
+    ran = rtlaunch.run("--watch", "proc", "--", "env", "-i", "/bin/sleep", "0.3")
+    assert ran.code == 0
+    assert ran.report["lock"]["ok"] is False
+    assert ran.report["verdict"] == "unlocked"
+    assert "exec-unannounced" in [found["code"] for found in ran.report["findings"]]
+
+
+def test_without_perf_a_chain_that_keeps_the_shim_is_proven(rtlaunch):
+    """Each exec is announced in time, so none is held against the program."""
+    ran = rtlaunch.run("--watch", "proc", "--", "sh", "-c", "exec env sleep 0.3")
+    assert ran.code == 0
+    assert ran.report["lock"]["ok"] is True
+    assert len(ran.report["target"]["images"]) == 3

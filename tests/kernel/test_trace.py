@@ -279,8 +279,20 @@ def test_personality(traces, switch):
 
 @pytest.mark.parametrize(
     "options",
-    ["--lock none", "--children all", "--watch proc", "--pdeathsig none", "--quiet"],
+    ["--lock none", "--children all", "--pdeathsig none", "--quiet"],
 )
 def test_options_change_only_what_they_say(traces, options):
     """Ways of locking and watching are no affair of what the target sees."""
     traces.assert_equal(options=options.split())
+
+
+def test_without_perf_one_descriptor_more_is_kept(traces):
+    """It is high, and closed by exec: its end of file is how an exec is noticed (decision 12)."""
+    inherit = ("--memlock", "inherit", "--core", "inherit", "--watch", "proc")
+    without = traces.one({}, (), PLAIN, None)
+    ours = without_ours(traces.one({}, (), PLAIN, None, inherit))
+    more = [line for line in ours if line not in without]
+    assert len(more) == 1
+    word, number, flags, value, *_ = more[0].split()
+    assert (word, flags, value) == ("fd", "flags", "0x1")
+    assert int(number) > HIGH
