@@ -70,12 +70,13 @@ def read_environ() -> dict[str, str]:
     """Return the environment as exec gave it, without what Python added since.
 
     /proc/self/environ is the block on the initial stack, which setenv(3) never
-    writes to.
+    writes to. Of a name that is there twice the first one counts, as in getenv(3).
     """
     with open("/proc/self/environ", "rb") as file:
         block = os.fsdecode(file.read())
-    entries = (entry.partition("=") for entry in block.split("\0"))
-    return {key: value for key, equals, value in entries if key and equals}
+    entries = (entry.partition("=") for entry in reversed(block.split("\0")))
+    made = {key: value for key, equals, value in entries if key and equals}
+    return dict(reversed(made.items()))
 
 
 def ignored_at_start() -> frozenset[int]:

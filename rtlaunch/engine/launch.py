@@ -10,6 +10,7 @@ before the fork, and what only the parent needs passes while the child exec()s
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from rtlaunch.core import plan as planning
@@ -123,6 +124,8 @@ def start_child(
             nofile = facts.limits["nofile"].soft
             spawn.Child(options, actions, theirs, inherited, launcher_pid, nofile).become_target()
         finally:
+            if sys.exc_info()[0]:  # a bug of ours, of which nobody else would hear
+                sys.excepthook(*sys.exc_info())
             os._exit(EXIT_REFUSED)
     return pid
 

@@ -71,8 +71,8 @@ def died_before_go(command: str, end: Exit, entered: bool) -> Finding | None:
         when = "while it was being locked" if entered else "before the shim could announce itself"
         return Finding(
             "died-before-go",
-            f"{command} died of SIG{name} {when}",
-            why=cause,
+            f"{command} died of SIG{name} {when}: {cause}",
+            why="it did not get to main()",
             values={"signal": name, "entered": entered},
         )
     if entered:

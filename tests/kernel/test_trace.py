@@ -19,6 +19,7 @@ import subprocess
 
 import pytest
 
+from tests.host import compile_c
 from tests.launching import USERS
 
 PR_SET_TIMERSLACK, PR_SET_NO_NEW_PRIVS, PR_SET_THP_DISABLE = 29, 38, 41
@@ -296,3 +297,19 @@ def test_without_perf_one_descriptor_more_is_kept(traces):
     word, number, flags, value, *_ = more[0].split()
     assert (word, flags, value) == ("fd", "flags", "0x1")
     assert int(number) > HIGH
+
+
+def test_of_a_variable_that_is_there_twice_the_first_counts(rtlaunch, tmp_path):
+    """As getenv(3) has it; the copy that nobody would have read is not passed on."""
+    twice = tmp_path / "twice.c"
+    twice.write_text(
+        "#include <unistd.h>\n"
+        "int main(int n, char **v) {\n"
+        '    char *e[] = {"A=first", "PATH=/usr/bin:/bin", "A=second", 0};\n'
+        "    return execve(v[1], v + 1, e);\n"
+        "}\n"
+    )
+    compile_c(twice, tmp_path / "twice")
+    command = [tmp_path / "twice", rtlaunch.program, "--", "/bin/sh", "-c", "echo $A"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout == "first\n"
