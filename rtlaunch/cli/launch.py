@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 
 from rtlaunch.cli.voice import Voice
 from rtlaunch.core import argv, settings
@@ -19,34 +18,13 @@ from rtlaunch.engine.launch import Story, launch
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from importlib.machinery import ModuleSpec
 
     from rtlaunch.core.options import Options
     from rtlaunch.core.outcome import Outcome
 
 
-class Site:
-    """The last place where a module is looked for: wherever Python would have, had site run.
-
-    The entry stub starts without site. python-prctl, say, may be among the
-    system's own packages.
-    """
-
-    @classmethod
-    def find_spec(cls, *module: object) -> ModuleSpec | None:
-        """Run site, .pth files included, once, and look again."""
-        import site
-
-        sys.meta_path.remove(cls)
-        site.main()
-        found = (finder.find_spec(*module) for finder in sys.meta_path)  # type: ignore[arg-type]
-        return next((spec for spec in found if spec), None)
-
-
 def main(words: Sequence[str]) -> int:
     """Do what the command line says; return the exit status."""
-    if sys.flags.no_site:
-        sys.meta_path.append(Site)
     story = Story()
     voice = Voice(story, list(words))
     try:

@@ -88,7 +88,9 @@ class Voice(Listener):
     def fault(self, text: str) -> None:
         """Say a line about faults after arming; -q silences it."""
         if self.level != "quiet":
-            self.say(text, {"event": "fault", "text": text})
+            from rtlaunch.report.text import step
+
+            self.say(step(text), {"event": "fault", "text": text})
 
     # ---- the end
 

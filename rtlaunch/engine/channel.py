@@ -65,8 +65,9 @@ def move_high(fd: int, nofile_soft: int) -> int:
 def receive(sock: _socket.socket) -> Arrival | None:
     """Take one message, None when none is waiting.
 
-    EOFError when every descriptor of the other side is closed; ValueError,
-    with the reason, for a datagram that is no message of ours.
+    EOFError when every descriptor of the other side is closed, or ``sock`` is
+    none of the shim's making; ValueError, with the reason, for a datagram that
+    is no message of ours.
     """
     try:
         data, ancillary, _, _ = sock.recvmsg(
@@ -74,15 +75,18 @@ def receive(sock: _socket.socket) -> Arrival | None:
         )
     except BlockingIOError:
         return None
-    except ConnectionResetError:
+    except OSError:
         raise EOFError from None
-    sender, fd = Sender(0, 0, 0), -1
+    sender, fds = Sender(0, 0, 0), [-1]
     for level, kind, payload in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS:
             sender = Sender(*UCRED.unpack(payload))
         elif level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            fd = FD.unpack(payload[: FD.size])[0]
-    if not data:
+            fds = [each for (each,) in FD.iter_unpack(payload)]
+    fd, *others = fds
+    for other in others:
+        os.close(other)
+    if not data and not sender.pid:  # an empty datagram has a sender
         raise EOFError
     try:
         return Arrival(unpack(data), sender, fd)
@@ -93,9 +97,9 @@ def receive(sock: _socket.socket) -> Arrival | None:
 
 
 def tell(sock: _socket.socket, message: Message) -> bool:
-    """Send one message; False when nobody is there any more to read it."""
+    """Send one message; False when nobody is there to read it."""
     try:
         sock.send(pack(message), _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
-    except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+    except OSError:  # EPIPE, ECONNRESET, EAGAIN; any other for a socket of somebody else's making
         return False
     return True

@@ -96,7 +96,11 @@ class Handshake:
 
     def begin(self, arrival: channel.Arrival) -> Conversation | None:
         """Answer an image that entered; None when there is nothing more to say to it."""
-        sock = _socket.socket(fileno=arrival.fd)
+        try:
+            sock = _socket.socket(fileno=arrival.fd)
+        except OSError:  # no socket: whoever holds the channel may send what he likes
+            os.close(arrival.fd)
+            return None
         pid = arrival.sender.pid
         conversation = Conversation(sock, pid, pid == self.target_pid, arrival.message.time_ns)
         if not conversation.is_target and self.options.children != "all":

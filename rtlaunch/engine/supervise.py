@@ -66,6 +66,7 @@ class Supervisor:
         self.own_pid = os.getpid()
         self.leads_session = os.getsid(0) == self.own_pid
         self.conversations: dict[int, Conversation] = {}
+        self.current: Conversation | None = None  # of the target's last image
         self.handlers: dict[int, Callable[[], None]] = {}
         self.poll = select.poll()
         self.listen(ours.fileno(), self.on_channel)
@@ -170,6 +171,8 @@ class Supervisor:
     def on_arrival(self, arrival: channel.Arrival) -> None:
         """Answer one message on the shared channel."""
         kind, pid = arrival.message.kind, arrival.sender.pid
+        if kind != protocol.ENTERED and arrival.fd >= 0:
+            os.close(arrival.fd)
         if kind == protocol.FAILED and pid == self.pid and not self.handshake.went:
             self.failure = (arrival.message.flags, arrival.message.error)
         elif kind == protocol.ENTERED and arrival.fd >= 0:
@@ -177,6 +180,8 @@ class Supervisor:
             conversation = self.handshake.begin(arrival)
             self.sentry.prepare()
             if conversation:
+                if conversation.is_target:
+                    self.current = conversation
                 fd = conversation.sock.fileno()
                 self.conversations[fd] = conversation
                 self.listen(fd, lambda: self.on_conversation(fd))
@@ -202,7 +207,7 @@ class Supervisor:
         except ValueError:
             pass
         except EOFError:
-            if conversation.kept:
+            if conversation.kept and conversation is self.current:  # none has announced itself
                 self.sentry.executed(time.monotonic_ns())
         self.forget(fd)
         del self.conversations[fd]
