@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from _bisect import bisect_left, bisect_right
 
-from rtlaunch.core.perfring import COMM, EXIT, FORK, MAJOR, MINOR, MMAP2
+from rtlaunch.core.perfring import COMM, EXIT, FORK, MAJOR, MINOR, MMAP
 from rtlaunch.core.record import Record
 
 TYPE_CHECKING = False
@@ -80,12 +80,15 @@ class AddressMap:
         self._starts: list[int] = []
         self._spans: list[Span] = []
         for mapping in mappings:
-            self.put(mapping.start, mapping.end, mapping.path, mapping.offset, mapping.inode)
+            self.put(mapping.start, mapping.end, mapping.path or ANONYMOUS, mapping.offset)
 
-    def put(self, start: int, end: int, name: str, offset: int, inode: int) -> None:
-        """Lay a mapping over what was there; without an inode its offsets count from its start."""
-        span = (start, end, name or ANONYMOUS, offset if inode else 0)
+    def put(self, start: int, end: int, name: str, offset: int) -> None:
+        """Lay a mapping over what was there; if it is no file's, offsets count from its start."""
+        no_file = name == ANONYMOUS or name[:1] == "["  # perf gives the address as its offset
+        span = (start, end, name, 0 if no_file else offset)
         low = bisect_left(self._starts, start)
+        if low < len(self._spans) and self._spans[low] == span:
+            return  # a buffer that is mapped and unmapped over and over
         if low and self._spans[low - 1][1] > start:
             low -= 1
         high = bisect_left(self._starts, end)
@@ -178,7 +181,7 @@ class Ledger:
         self._waiting: list[Raw] = []
         self._waiting_count = {MAJOR: 0, MINOR: 0}
         self._handlers: dict[int, Callable[[int, tuple[Any, ...]], None]] = {
-            MMAP2: self._on_mmap,
+            MMAP: self._on_mmap,
             COMM: self._on_comm,
             FORK: self._on_fork,
             EXIT: self._on_exit,
@@ -233,9 +236,9 @@ class Ledger:
         return tuple(sorted(found, key=lambda site: -site.count))
 
     def _on_mmap(self, time_ns: int, fields: tuple[Any, ...]) -> None:
-        pid, start, length, offset, inode, name = fields
+        pid, start, length, offset, name = fields
         if pid == self._pid:
-            self._map.put(start, start + length, name, offset, inode)
+            self._map.put(start, start + length, name, offset)
 
     def _on_comm(self, time_ns: int, fields: tuple[Any, ...]) -> None:
         pid, tid, name, by_exec = fields

@@ -1,9 +1,9 @@
 """What perf writes into its ring: bytes in, records out (perf_event_open(2)).
 
 The layout follows from how :mod:`rtlaunch.linux.perf` opens its events:
-PERF_SAMPLE_IP | TID | TIME | ADDR | CPU, and sample_id_all. A storm brings
-hundreds of thousands of records a second, so a record is a plain tuple here,
-(time in ns, type, fields), not an object. Nothing is read or decided here.
+PERF_SAMPLE_IP | TID | TIME | ADDR, and sample_id_all. A storm brings hundreds
+of thousands of records a second, so a record is a plain tuple here, (time in
+ns, type, fields), not an object. Nothing is read or decided here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Entry = tuple[int, int, tuple[Any, ...]]
 
 # Types of record, include/uapi/linux/perf_event.h; its SAMPLE becomes MAJOR or MINOR, by the ring.
-MMAP2 = 10  # (pid, start, length, file offset, inode, name)
+MMAP = 1  # (pid, start, length, file offset, name)
 COMM = 3  # (pid, tid, name, True if by exec)
 FORK = 7  # (pid, parent pid, tid, parent tid)
 EXIT = 4  # (pid, parent pid, tid, parent tid)
@@ -30,11 +30,11 @@ _SAMPLE = 9
 _MISC_COMM_EXEC = 1 << 13  # PERF_RECORD_MISC_COMM_EXEC
 
 _HEADER = Struct("=IHH")  # type, misc, size
-_SAMPLE_BODY = Struct("=QIIQQII")  # ip, pid, tid, time, addr, cpu, reserved
-_MMAP2_BODY = Struct("=IIQQQIIQQII")  # pid tid addr len pgoff maj min ino generation prot flags
+_SAMPLE_BODY = Struct("=QIIQQ")  # ip, pid, tid, time, addr
+_MMAP_BODY = Struct("=IIQQQ")  # pid, tid, addr, len, pgoff
 _COMM_BODY = Struct("=II")  # pid, tid
 _TASK_BODY = Struct("=IIII")  # pid, ppid, tid, ptid; then its time
-_TRAILER = Struct("=IIQII")  # sample_id: pid, tid, time, cpu, reserved
+_TRAILER = Struct("=IIQ")  # sample_id: pid, tid, time
 
 _HEADER_BYTES = _HEADER.size
 _TRAILER_BYTES = _TRAILER.size
@@ -50,10 +50,10 @@ def _text(data: bytes, start: int, end: int) -> str:
     return raw[: raw.find(b"\0")].decode("utf-8", "surrogateescape")
 
 
-def _mmap2(data: bytes, body: int, end: int, misc: int) -> Entry:
-    pid, _, start, length, offset, _, _, inode, *_ = _MMAP2_BODY.unpack_from(data, body)
-    name = _text(data, body + _MMAP2_BODY.size, end)
-    return _time(data, end), MMAP2, (pid, start, length, offset, inode, name)
+def _mmap(data: bytes, body: int, end: int, misc: int) -> Entry:
+    pid, _, start, length, offset = _MMAP_BODY.unpack_from(data, body)
+    name = _text(data, body + _MMAP_BODY.size, end)
+    return _time(data, end), MMAP, (pid, start, length, offset, name)
 
 
 def _comm(data: bytes, body: int, end: int, misc: int) -> Entry:
@@ -71,15 +71,15 @@ def _exit(data: bytes, body: int, end: int, misc: int) -> Entry:
 
 
 _READERS: dict[int, Callable[[bytes, int, int, int], Entry]] = {
-    MMAP2: _mmap2,
+    MMAP: _mmap,
     COMM: _comm,
     FORK: _fork,
     EXIT: _exit,
 }
 
 
-def parse(data: bytes, samples: int = MAJOR) -> list[Entry]:
-    """Parse whole records, in the order of the ring, calling its samples ``samples``.
+def parse(data: bytes, cpu: int, samples: int = MAJOR) -> list[Entry]:
+    """Parse whole records of ``cpu``'s ring, in its order, calling its samples ``samples``.
 
     Records of other types (LOST, THROTTLE) are passed over: what is lost is
     told exactly by the event's own count. ValueError on a record that claims
@@ -94,7 +94,7 @@ def parse(data: bytes, samples: int = MAJOR) -> list[Entry]:
         body = at + _HEADER_BYTES
         at += size
         if kind == _SAMPLE:
-            ip, pid, tid, time_ns, address, cpu, _ = _SAMPLE_BODY.unpack_from(data, body)
+            ip, pid, tid, time_ns, address = _SAMPLE_BODY.unpack_from(data, body)
             entries.append((time_ns, samples, (ip, pid, tid, address, cpu)))
         else:
             reader = _READERS.get(kind)

@@ -213,7 +213,7 @@ class Sentry(Observer):
         for exec_ns in (*result.unannounced, *((self.exec_ns,) if self.exec_ns else ())):
             self.mark_unannounced(exec_ns)
         if result.hidden:
-            self.listener.fault(f"rtlaunch: {result.hidden} more faults were not shown")
+            self.listener.fault(f"{result.hidden} more faults were not shown")
 
     def check_limits(self, major: int, minor: int | None) -> None:
         """Note a limit that was exceeded, by faults that perf did not see in time as well."""
@@ -247,7 +247,7 @@ class Sentry(Observer):
     def exceeded(self, kind: str, count: int) -> None:
         """End the target, which took more faults than it may."""
         self.limit_exceeded = True
-        self.listener.fault(f"rtlaunch: {count} {kind} faults are over --max-{kind}: ending it")
+        self.listener.fault(f"{count} {kind} faults are over --max-{kind}: ending it")
         self.send(SIGTERM)
 
     def unannounced(self, exec_ns: int) -> None:

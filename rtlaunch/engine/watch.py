@@ -24,7 +24,6 @@ import time
 from rtlaunch.core.faults import KINDS, Fault, Ledger, Site, describe, unannounced
 from rtlaunch.core.perfring import MAJOR, MINOR
 from rtlaunch.core.record import Record
-from rtlaunch.engine.aside import step_aside
 from rtlaunch.engine.feed import GONE, Feed, explain
 from rtlaunch.engine.listener import Observer
 
@@ -299,6 +298,8 @@ class Watch:
     def _run(self) -> None:
         self.tid = _thread.get_native_id()
         try:
+            from rtlaunch.engine.aside import step_aside
+
             step_aside(self._pid)
             self._loop()
         except Exception as error:

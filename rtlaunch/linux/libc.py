@@ -24,6 +24,7 @@ _GENERIC = {
     "mlockall": 230,
     "signalfd4": 74,
     "perf_event_open": 241,
+    "sched_setattr": 274,
     "pidfd_send_signal": 424,
 }
 NUMBERS = {
@@ -33,6 +34,7 @@ NUMBERS = {
         "mlockall": 151,
         "signalfd4": 289,
         "perf_event_open": 298,
+        "sched_setattr": 314,
         "pidfd_send_signal": 424,
     },
     "aarch64": _GENERIC,
@@ -104,6 +106,11 @@ def mlockall(flags: int) -> None:
 def perf_event_open(attr: bytes, pid: int, cpu: int) -> int:
     """Open an event of ``pid`` on ``cpu`` (-1: any) and return its close-on-exec descriptor."""
     return syscall("perf_event_open", attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+
+
+def sched_setattr(attr: bytes) -> None:
+    """Set the policy of the calling thread from a struct sched_attr; EINVAL, EPERM, E2BIG."""
+    syscall("sched_setattr", 0, attr, 0)
 
 
 def signalfd4(fd: int, mask: int, flags: int = SFD_CLOEXEC | SFD_NONBLOCK) -> int:

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 # include/uapi/linux/perf_event.h
 _TYPE_SOFTWARE = 1
 _FAULTS_MINOR, _FAULTS_MAJOR, _DUMMY = 5, 6, 9  # PERF_COUNT_SW_*
-_SAMPLE_TYPE = 0x1 | 0x2 | 0x4 | 0x8 | 0x80  # IP, TID, TIME, ADDR, CPU
+# IP, TID, TIME, ADDR. The target's mmap pays for each cache line that a record of a mapping takes:
+# with no more than this (the CPU is the ring's, and mmap2 is not asked for), that is one.
+_SAMPLE_TYPE = 0x1 | 0x2 | 0x4 | 0x8
 _FORMAT_LOST = 1 << 4  # since 6.0
 _INHERIT = 1 << 1
 _EXCLUDE_KERNEL_HV = 1 << 5 | 1 << 6
 _COMM = 1 << 9 | 1 << 24  # comm, comm_exec
-_MAPS = 1 << 8 | 1 << 17 | 1 << 23  # mmap, mmap_data, mmap2
+_MAPS = 1 << 8 | 1 << 17  # mmap, mmap_data
 _TASK = 1 << 13
 _SAMPLE_ID_ALL = 1 << 18
 _USE_CLOCKID = 1 << 25
@@ -120,9 +122,10 @@ class RingDenied(OSError):
 class Ring:
     """One ring buffer mapped from an event; what is read is given back to the kernel."""
 
-    def __init__(self, fd: int, size: int, kind: int = MAJOR) -> None:
+    def __init__(self, fd: int, size: int, kind: int = MAJOR, cpu: int = -1) -> None:
         """Map ``size`` bytes, a power of two of pages; EPERM or ENOMEM if that is too much."""
         self.kind = kind
+        self.cpu = cpu
         self._size = size
         self._base = mmap.PAGESIZE
         self._map = mmap.mmap(fd, self._base + size)
@@ -178,7 +181,7 @@ class Events:
         for ring in self._rings:
             data = ring.read()
             if data:
-                entries += parse(data, ring.kind)
+                entries += parse(data, ring.cpu, ring.kind)
         return entries
 
     def count(self, kind: int) -> Count | None:
@@ -214,11 +217,11 @@ class Events:
             ring.close()
         self._rings = []
 
-    def map(self, size: int, owners: Sequence[tuple[int, int]]) -> None:
-        """Map a ring of ``size`` bytes for each (fd, kind)."""
+    def map(self, size: int, owners: Sequence[tuple[int, int, int]]) -> None:
+        """Map a ring of ``size`` bytes for each (fd, kind, cpu)."""
         self.ring_bytes = size
-        for fd, kind in owners:
-            self._rings.append(Ring(fd, size, kind))
+        for fd, kind, cpu in owners:
+            self._rings.append(Ring(fd, size, kind, cpu))
 
     def renew_sentinel(self, tid: int) -> None:
         """Open the sentinel, anew if there was one; where it cannot be, an exec is noticed late."""
@@ -258,7 +261,7 @@ def _share_rings(fds: Sequence[int], cpus: int) -> None:
         fcntl.ioctl(fds[at], _IOC_SET_OUTPUT, fds[at % cpus])
 
 
-def _map_rings(events: Events, owners: Sequence[tuple[int, int]], largest: int) -> None:
+def _map_rings(events: Events, owners: Sequence[tuple[int, int, int]], largest: int) -> None:
     """Map all rings at one size, the largest that fits into what the user may pin."""
     size = largest
     while True:
@@ -290,7 +293,11 @@ def open_events(
             _open_samplers(events, kind, tids, cpus)
         if not sample_minor:
             events.counters += [open_counter(tid, events.variant) for tid in tids]
-        owners = [(fd, kind) for kind in kinds for fd in events.samplers[kind][: len(cpus)]]
+        owners = [
+            (fd, kind, cpu)
+            for kind in kinds
+            for fd, cpu in zip(events.samplers[kind], cpus, strict=False)  # the first thread's
+        ]
         _map_rings(events, owners, largest)
         for kind in kinds:
             _share_rings(events.samplers[kind], len(cpus))

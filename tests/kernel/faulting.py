@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rtlaunch.core.options import Reaction
 from rtlaunch.core.proc import Stat, parse_smaps, parse_status
 from rtlaunch.engine import watch
+from rtlaunch.engine.listener import Observer
 from rtlaunch.linux import proc
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ class Faulter:
         assert self.say("evict") == "left 0"
         self.say("counts")  # what replying takes is in memory
 
-    def become(self, program: Path, file: Path) -> None:
-        """Let it exec another faulter in place."""
+    def become(self, program: Path, file: Path, how: str = "exec") -> None:
+        """Let it exec another faulter in place; ``how`` is the command."""
         assert self.process.stdin
-        self.process.stdin.write(f"exec {program} {file}\n")
+        self.process.stdin.write(f"{how} {program} {file}\n")
         self.address = self.read_ready()
 
     def stat(self) -> Stat:
@@ -110,7 +111,7 @@ def running(program: Path, file: Path, **how: Any) -> Iterator[Faulter]:
         faulter.close()
 
 
-class Recorder(watch.Observer):
+class Recorder(Observer):
     """Writes down what it hears."""
 
     def __init__(self) -> None:

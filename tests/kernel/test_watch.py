@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import resource
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 from rtlaunch.core.options import Reaction
 from rtlaunch.engine import watch
 from rtlaunch.engine.feed import Feed, explain, warm_up
-from rtlaunch.linux import proc
+from rtlaunch.linux import libc, proc
 from rtlaunch.linux.libc import NUMBERS
 from tests.host import wait_until
 from tests.kernel import seccomp
@@ -27,7 +30,7 @@ from tests.skips import skip
 PAGES = 1024
 STORM_PAGES = 20_000
 STRANGER = 54321  # a user that nobody else pins memory as
-RING_RECORDS = 256 * 1024 // 48
+RING_RECORDS = 256 * 1024 // 40
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -430,6 +433,20 @@ def test_the_watcher_has_no_real_time_policy(program: Path, file: Path) -> None:
     assert in_child(policy) == os.SCHED_OTHER
 
 
+def test_the_watcher_asks_for_short_slices(faulter: Faulter) -> None:
+    """The kernel's own word: 0.1 ms, or nothing before Linux 6.12; and it is as nice as we are."""
+    with watching(faulter) as watched:
+        wait_until(lambda: watched.watch.tid, "the watcher did not start")
+        faulter.say("touch 0 1")
+        wait_until(lambda: watched.heard.lines, "no line came")
+        attr = ctypes.create_string_buffer(48)
+        number = {"x86_64": 315}.get(os.uname().machine, 275)  # sched_getattr(2)
+        assert ctypes.CDLL(None).syscall(number, watched.watch.tid, attr, len(attr), 0) == 0
+    assert int.from_bytes(attr.raw[24:32], sys.byteorder) in (0, 100_000)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert int.from_bytes(attr.raw[16:20], sys.byteorder, signed=True) == ours
+
+
 def test_stopping_leaves_nothing_open(faulter: Faulter) -> None:
     """Descriptors, threads and ring mappings are as before."""
     before = possessions()
@@ -535,6 +552,45 @@ def test_every_exec_of_a_chain_is_noticed(
                 lambda wanted=count: len(watched.heard.strange) == wanted, "an exec went unnoticed"
             )
         assert watched.stop().unannounced == tuple(watched.heard.strange)
+
+
+@pytest.mark.parametrize("how", ["exec", "threadexec"])
+@pytest.mark.parametrize("start", [True, False], ids=["watched", "unread"])
+def test_an_exec_is_noticed_whoever_does_it(
+    faulter: Faulter, how: str, start: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first thread or another, and even if nobody looked before the end."""
+    monkeypatch.setattr(watch, "EXEC_PATIENCE_NS", 50_000_000)
+    with watching(faulter, start=start) as watched:
+        faulter.become(faulter.program, faulter.file, how)
+        if start:
+            wait_until(lambda: watched.heard.strange, "the exec went unnoticed")
+        result = watched.stop()
+    assert len(result.execs) == 1
+    assert result.unannounced == result.execs
+
+
+def test_before_linux_5_13_an_exec_is_told_in_the_end(
+    faulter: Faulter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that knows neither inherit_thread nor remove_on_exec: by its record, uncounted."""
+    real, young = libc.perf_event_open, 3 << 35
+
+    def old(attr: bytes, pid: int, cpu: int) -> int:
+        if int.from_bytes(attr[40:48], sys.byteorder) & young:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(attr, pid, cpu)
+
+    monkeypatch.setattr(libc, "perf_event_open", old)
+    with watching(faulter) as watched:
+        faulter.become(faulter.program, faulter.file)
+        faulter.evict()
+        faulter.say("touch 0 3")
+        result = watched.stop()
+    assert len(result.execs) == len(result.unannounced) == 1
+    assert {fault.mapping for fault in result.faults[-3:]} == {str(faulter.file)}
+    assert result.perf_major is None
+    assert "5.13" in watched.watch.why
 
 
 def test_an_image_that_was_announced_may_take_its_time(

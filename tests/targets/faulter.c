@@ -10,6 +10,7 @@
  *   unpark             let it, and wait for it
  *   map FILE           map another file instead
  *   exec PATH FILE     become PATH, mapping FILE
+ *   threadexec PATH FILE  the same, by a thread that is not the first
  *   counts             reply with the kernel's ru_majflt and ru_minflt
  */
 #define _GNU_SOURCE
@@ -122,6 +123,14 @@ static void touch_anonymous(size_t count)
         fresh[page * PAGE] = 1;
 }
 
+static void *become(void *arguments)
+{
+    char **words = arguments;
+
+    execl(words[0], words[0], words[1], (char *)NULL);
+    return NULL;
+}
+
 static int map_file(const char *path)
 {
     struct stat found;
@@ -176,7 +185,11 @@ static void obey(const char *line)
     } else if (sscanf(line, "map %4095s", file) == 1) {
         puts(map_file(file) ? "not mapped" : "mapped");
     } else if (sscanf(line, "exec %4095s %4095s", path, file) == 2) {
-        execl(path, path, file, (char *)NULL);
+        become((char *[]){path, file});
+        puts("not executed");
+    } else if (sscanf(line, "threadexec %4095s %4095s", path, file) == 2) {
+        pthread_create(&thread, NULL, become, (char *[]){path, file});
+        pthread_join(thread, NULL);
         puts("not executed");
     } else {
         struct rusage usage;

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rtlaunch.core import faults
 from rtlaunch.core.faults import AddressMap, Fault, Ledger, Limiter, describe, unannounced
-from rtlaunch.core.perfring import COMM, EXIT, FORK, MAJOR, MINOR, MMAP2
+from rtlaunch.core.perfring import COMM, EXIT, FORK, MAJOR, MINOR, MMAP
 from rtlaunch.core.proc import Mapping
 
 PID = 100
@@ -33,10 +33,8 @@ def execed(time_ns: int, name: str = "next") -> Any:
     return time_ns, COMM, (PID, PID, name, True)
 
 
-def mapped(
-    time_ns: int, start: int, length: int, name: str, offset: int = 0, inode: int = 9
-) -> Any:
-    return time_ns, MMAP2, (PID, start, length, offset, inode, name)
+def mapped(time_ns: int, start: int, length: int, name: str, offset: int = 0) -> Any:
+    return time_ns, MMAP, (PID, start, length, offset, name)
 
 
 @pytest.fixture
@@ -65,8 +63,10 @@ def test_an_address_in_memory_without_a_file_counts_from_the_mapping() -> None:
 def test_perfs_offset_of_memory_without_a_file_is_not_taken_for_one() -> None:
     """For anonymous memory perf gives the address as the offset."""
     table = AddressMap()
-    table.put(0x7000, 0x9000, "//anon", 0x7000, 0)
+    table.put(0x7000, 0x9000, "//anon", 0x7000)
+    table.put(0xA000, 0xB000, "[stack]", 0xA000)
     assert table.place(0x7008) == ("//anon", 8)
+    assert table.place(0xA008) == ("[stack]", 8)
 
 
 def test_the_ends_of_a_mapping_are_exact() -> None:
@@ -100,9 +100,10 @@ def test_later_mappings_lie_over_earlier_ones(spans: list[tuple[int, int, int, b
     model: dict[int, tuple[str, int]] = {}
     for start, length, number, has_file in spans:
         offset = number * 100
-        table.put(start, start + length, f"m{number}", offset, 1 if has_file else 0)
+        name = f"m{number}" if has_file else f"[m{number}]"
+        table.put(start, start + length, name, offset)
         for at in range(start, start + length):
-            model[at] = (f"m{number}", at - start + (offset if has_file else 0))
+            model[at] = (name, at - start + (offset if has_file else 0))
     for at in range(85):
         assert table.place(at) == model.get(at, ("[unknown]", at))
 
@@ -114,7 +115,7 @@ def test_a_program_that_maps_for_ever_does_not_fill_our_memory(
     monkeypatch.setattr(faults, "KEPT_SPANS", 10)
     table = AddressMap((APP,))
     for at in range(0x100000, 0x200000, 0x1000):
-        table.put(at, at + 0x800, "//anon", at, 0)
+        table.put(at, at + 0x800, "//anon", at)
     assert table.place(0x1010) == ("/app", 0x4010)
     assert sum(table.place(at)[0] == "//anon" for at in range(0x100000, 0x200000, 0x1000)) <= 10
 
@@ -143,7 +144,7 @@ def test_another_process_is_not_meant(ledger: Ledger) -> None:
     strange = 999
     ledger.take(
         [
-            (1, MMAP2, (strange, 0x8000, 0x1000, 0, 3, "/strange")),
+            (1, MMAP, (strange, 0x8000, 0x1000, 0, "/strange")),
             (2, COMM, (strange, strange, "strange", True)),
             major(3, pid=strange, tid=strange),
             major(4),
