@@ -7,7 +7,6 @@ business, who waits for them :mod:`rtlaunch.engine.watch`'s. Not thread-safe.
 
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 import time
@@ -24,28 +23,6 @@ GONE = (errno.ESRCH, errno.ENOENT)
 _PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 # Above it, Debian and others forbid perf without CAP_PERFMON; at it, the kernel is excluded.
 _PARANOID_ALLOWS = 2
-
-
-def warm_up() -> None:
-    """Make the first event of this machine cheap, in a thread of its own; call it after fork.
-
-    When no process is watched by perf, the kernel waits for all CPUs to see
-    that one will be (kernel/events/core.c, account_event): 7 to 15 ms, which
-    pass while the target is still exec()ing. The effect lasts a second.
-    """
-    if libc.prctl(libc.PR_GET_SECCOMP) == SECCOMP_FILTER:
-        return  # it might kill us
-    try:
-        _thread.start_new_thread(_open_and_close, ())
-    except RuntimeError:  # no thread left: the wait comes later
-        return
-
-
-def _open_and_close() -> None:
-    try:
-        os.close(perf.open_sentinel(0, perf.Variant(user_only=True)))
-    except OSError:
-        return  # open_watch will meet the same error, and report it
 
 
 class Feed:

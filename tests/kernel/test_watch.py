@@ -18,7 +18,7 @@ from elftools.elf.elffile import ELFFile
 
 from rtlaunch.core.options import Reaction
 from rtlaunch.engine import watch
-from rtlaunch.engine.feed import Feed, explain, warm_up
+from rtlaunch.engine.feed import Feed, explain
 from rtlaunch.linux import libc, proc
 from rtlaunch.linux.libc import NUMBERS
 from tests.host import wait_until
@@ -456,13 +456,6 @@ def test_stopping_leaves_nothing_open(faulter: Faulter) -> None:
         watched.watch.stop()
         watched.result = watch.WatchResult("", "")
     assert possessions() == before
-
-
-def test_warming_up_leaves_nothing_behind() -> None:
-    """The event is closed and its thread is gone; only the kernel's readiness stays."""
-    before = possessions()
-    warm_up()
-    wait_until(lambda: possessions() == before, "something is left")
 
 
 def possessions() -> tuple[list[str], int, int]:
