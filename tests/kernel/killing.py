@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests import launching
-from tests.kernel.processes import is_alive, state, status
-from tests.kernel.terminal import bury, session
+from tests.kernel.processes import alive_in, end_session, session, state, status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +95,7 @@ class Doomed:
 
     def end_target(self, leader: int) -> None:
         for pid in session(leader):
-            if status(pid, "Name") == self.target and is_alive(pid):
+            if status(pid, "Name") == self.target:
                 os.kill(pid, signal.SIGTERM)
 
     def autopsy(self) -> tuple[str, list[str]]:
@@ -104,9 +103,8 @@ class Doomed:
         deadline = time.monotonic() + GONE_WITHIN
         while (left := self.wrong_processes()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        survived = bool(session(self.session)) and not left
-        for pid in session(self.session):
-            bury(pid)
+        survived = bool(alive_in(self.session))
+        end_session(self.session)
         wrong = [*left, *self.wrong_files(), *self.wrong_record()]
         if self.finished():
             return FINISHED, wrong
@@ -117,13 +115,11 @@ class Doomed:
 
     def wrong_processes(self) -> list[str]:
         """Return who is alive and may not be; a proven target may, if nothing ends it."""
-        found = []
-        for pid in session(self.session):
-            if not is_alive(pid):
-                bury(pid)
-            elif not self.may_live(pid):
-                found.append(f"{pid} ({status(pid, 'Name')}) lives on in state {state(pid)}")
-        return found
+        return [
+            f"{pid} ({status(pid, 'Name')}) lives on in state {state(pid)}"
+            for pid in alive_in(self.session)
+            if not self.may_live(pid)
+        ]
 
     def may_live(self, pid: int) -> bool:
         """Tell whether this is a target that reached main(), is locked, and is to live on."""

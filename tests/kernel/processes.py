@@ -100,6 +100,42 @@ def reap(pid: int) -> int:
     raise AssertionError(f"{pid} does not end")
 
 
+# ---- sessions
+
+
+def session(leader: int) -> list[int]:
+    """Return who is left of a session below its leader or below us, who adopt; zombies as well."""
+    found, todo = [], [*children(leader), *children(os.getpid())]
+    while todo:
+        pid = todo.pop()
+        fields = stat(pid)
+        if pid != leader and fields and int(fields[3]) == leader:
+            todo += children(pid)
+            found.append(pid)
+    return found
+
+
+def alive_in(leader: int) -> list[int]:
+    """Return who lives on of a session; who has ended and is our child is reaped."""
+    found = []
+    for pid in session(leader):
+        if is_alive(pid):
+            found.append(pid)
+        elif pid in children(os.getpid()):
+            os.waitpid(pid, 0)
+    return found
+
+
+def end_session(leader: int) -> None:
+    """Kill and reap who is left of a session whose leader has ended."""
+    deadline = time.monotonic() + DEADLINE
+    while session(leader):
+        assert time.monotonic() < deadline, f"session {leader} does not end"
+        for pid in alive_in(leader):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 # ---- talking
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.host import wait_until
-from tests.kernel.processes import DEADLINE, Lines, children, is_alive, stat
+from tests.kernel.processes import DEADLINE, Lines, end_session, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,37 +59,10 @@ class Terminal:
 
     def end(self) -> None:
         """Kill and reap all that is left of the session."""
-        for pid in session(self.leader.pid):
-            kill_alive(pid)
         self.leader.kill()
         self.leader.wait()
-        wait_until(lambda: not any(map(bury, session(self.leader.pid))), "the session does not end")
+        end_session(self.leader.pid)
         self.hang_up()
-
-
-def session(leader: int) -> list[int]:
-    """Return who is left of a session below its leader or below us, who adopt; zombies as well."""
-    found, todo = [], [*children(leader), *children(os.getpid())]
-    while todo:
-        pid = todo.pop()
-        fields = stat(pid)
-        if pid != leader and fields and int(fields[3]) == leader:
-            todo += children(pid)
-            found.append(pid)
-    return found
-
-
-def bury(pid: int) -> int:
-    """Kill a process, and reap it if it is our child; return its pid."""
-    kill_alive(pid)
-    if pid in children(os.getpid()):
-        os.waitpid(pid, 0)
-    return pid
-
-
-def kill_alive(pid: int) -> None:
-    if is_alive(pid):
-        os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -122,7 +95,7 @@ class Job:
 
     def states(self) -> tuple[str, str]:
         """Return the states of rtlaunch and of the target."""
-        return tuple((stat(pid) or [""])[0] for pid in (self.rtlaunch, self.target))  # type: ignore[return-value]
+        return state(self.rtlaunch), state(self.target)
 
     def wait_for(self, *states: str) -> None:
         """Wait until rtlaunch and target have these states."""

@@ -46,7 +46,7 @@ REAPED_WITHIN = 10.0  # s; a thousand take 0.3 on an idle machine, most of it to
 def test_the_programs_code_is_ours(rtlaunch: Launcher) -> None:
     """Whatever the program exits with; the report says that it was the program who spoke."""
     for code in CODES:
-        ran = rtlaunch.run("--", "sh", "-c", f"exit {code}")
+        ran = rtlaunch.run("--lock", "current", "--", "sh", "-c", f"exit {code}")
         assert (ran.code, ran.err) == (code, "")
         assert ran.report["exit"] == {
             "by": "target", "code": code, "signal": None, "core_dumped": None,
@@ -97,9 +97,14 @@ def test_no_core_is_told_as_well(rtlaunch: Launcher, tmp_path: Path) -> None:
     ],
 )
 def test_what_did_not_start_has_a_code_of_ours(
-    rtlaunch: Launcher, words: list[str], code: int, finding: str
+    rtlaunch: Launcher,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    finding: str,
 ) -> None:
     """127 not found, 126 not executable, 125 for all else that is refused; the code is named."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # a folder there that is closed to us makes it 126
     ran = rtlaunch.run(*words)
     assert ran.code == code
     assert ran.err.startswith(f"rtlaunch: refused [{finding}]: ")
@@ -174,7 +179,7 @@ def test_a_program_that_forks_and_leaves_ends_the_run(
     out = tmp_path / "out"
     command = ["--", "sh", "-c", "sleep 60 & echo $!; exit 7"]
     with adopting(), out.open("w") as stream:
-        how = {"stdout": stream, "stderr": stream}
+        how = {"stdout": stream, "stderr": None}
         run = rtlaunch.start(*command, **how, preexec_fn=become_subreaper if adopts else None)
         assert run.wait(10) == 7
         daemon = int(out.read_text())

@@ -1,0 +1,212 @@
+"""Break rtlaunch on purpose, one way at a time: each break must turn a test red (make mutants).
+
+A test that passes whatever the code does proves nothing. Each mutant is an exact replacement in a
+copy of this tree; the copy is installed by links beside the dependencies that are here already,
+and the tests of the promise that it breaks are run. The unmutated copy must be green.
+
+It exits with 1 if a mutant survives, if the unmutated copy is red, or if the code has moved on
+from under a replacement.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = Path("bin", "python3")
+NOT_COPIED = (".git", ".venv", "build", "dist", "__pycache__", ".*_cache", ".hypothesis")
+FAILED = 1  # pytest's exit status when tests failed; any other is no verdict
+
+LOCK, LIMITS = "tests/kernel/test_lock.py", "tests/kernel/test_limits.py"
+WATCHING = "tests/kernel/test_watching.py::test_with_proc_faults_are_counted_not_placed"
+SHIM = "rtlaunch/native/shim.c"
+HANDSHAKE = "rtlaunch/engine/handshake.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One break: in ``file``, each old text, which stands there once, becomes the new one."""
+
+    what: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "the shim skips mlockall",
+        SHIM,
+        (("= (int32_t)-sys_mlockall(", "= 0 * (int32_t)sizeof sys_mlockall("),),
+        (LOCK,),
+    ),
+    Mutant(
+        "the launcher ignores the record",
+        "rtlaunch/core/proof.py",
+        (
+            ("    if record.error:\n", "    if False:\n"),
+            ("locked=not record.error and not missing,", "locked=not missing,"),
+        ),
+        (LIMITS,),
+    ),
+    Mutant(
+        "the flags lack MCL_FUTURE",
+        HANDSHAKE,
+        (('MCL = {"current": 1, "future": 2,', 'MCL = {"current": 1, "future": 0,'),),
+        (LOCK,),
+    ),
+    Mutant(
+        "the stack is not touched",
+        SHIM,
+        (("    prefault_stack(told, &record);\n", "    (void)&prefault_stack;\n"),),
+        (LOCK,),
+    ),
+    Mutant(
+        "the fault counter is stuck at 0",
+        "rtlaunch/engine/sentry.py",
+        (
+            (
+                "major = result.earlier_major + last.majflt - self.armed.majflt\n",
+                "major = 0\n",
+            ),
+        ),
+        (WATCHING,),
+    ),
+    Mutant(
+        "a limit is not read back",
+        HANDSHAKE,
+        (("row.after = books.limits[name]\n", "row.after = row.before\n"),),
+        (LIMITS,),
+    ),
+    Mutant(
+        "go is sent before the proof",
+        HANDSHAKE,
+        (
+            (
+                '        """Judge a record and say go, or raise :class:`Refused` (the image still '
+                'stands)."""\n',
+                "        channel.tell(conversation.sock, self.word_to_go(conversation))\n",
+            ),
+            (
+                "            self.conclude_child(conversation, record)\n"
+                "        channel.tell(conversation.sock, self.word_to_go(conversation))\n",
+                "            self.conclude_child(conversation, record)\n",
+            ),
+        ),
+        (LOCK,),
+    ),
+)
+
+
+class Copy:
+    """A copy of the tree, and an environment in which it is the installed rtlaunch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tree = folder / "tree"
+        self.environment = folder / "environment"
+        shutil.copytree(ROOT, self.tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        self.link()
+        self.compile(SHIM)
+        self.compile("rtlaunch")
+
+    def link(self) -> None:
+        """Make a virtual environment of links: interpreter, dependencies, and our package."""
+        here = Path(sys.prefix)
+        packages = Path(sysconfig.get_path("purelib"))
+        linked = self.environment / packages.relative_to(here)
+        linked.mkdir(parents=True)
+        for path in packages.iterdir():
+            if path.name not in ("rtlaunch", "__pycache__"):
+                (linked / path.name).symlink_to(path)
+        (linked / "rtlaunch").symlink_to(self.tree / "rtlaunch")
+        (self.environment / "bin").mkdir()
+        (self.environment / PYTHON).symlink_to(os.path.realpath(sys.executable))
+        shutil.copy2(here / "bin" / "rtlaunch", self.environment / "bin")
+        shutil.copy2(here / "pyvenv.cfg", self.environment)
+
+    def compile(self, changed: str) -> None:
+        """Make what the installed form of a changed file is: the shim, or compiled modules."""
+        if changed == SHIM:
+            subprocess.run(
+                [self.environment / PYTHON, "hatch_build.py"],
+                cwd=self.tree,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+        elif changed == "rtlaunch":
+            compileall.compile_dir(self.tree / changed, quiet=1)
+        else:
+            compileall.compile_file(self.tree / changed, quiet=1, force=True)
+
+    def test(self, *tests: str) -> tuple[int, str]:
+        """Run tests until the first that fails; return pytest's status and output."""
+        command = [self.environment / PYTHON, "-m", "pytest", "-x", "-q", "--timeout=30"]
+        command += ["-p", "no:cacheprovider", *tests]
+        ran = subprocess.run(command, cwd=self.tree, capture_output=True, text=True, check=False)
+        return ran.returncode, ran.stdout + ran.stderr
+
+    def mutate(self, mutant: Mutant) -> None:
+        """Change the copy; SystemExit where the code is not what the mutant was written for."""
+        file = self.tree / mutant.file
+        text = file.read_text()
+        for old, new in mutant.changes:
+            if text.count(old) != 1:
+                raise SystemExit(f"{mutant.what}: {mutant.file} has {text.count(old)} of {old!r}")
+            text = text.replace(old, new)
+        file.write_text(text)
+        self.compile(mutant.file)
+
+    def heal(self, mutant: Mutant) -> None:
+        """Take the change back."""
+        shutil.copy2(ROOT / mutant.file, self.tree / mutant.file)
+        self.compile(mutant.file)
+
+
+def first_failure(output: str) -> str:
+    """Return the test that pytest's summary names first."""
+    lines = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return lines[0].split()[1] if lines else "no test is named"
+
+
+def is_caught(copy: Copy, mutant: Mutant) -> bool:
+    """Tell whether a test turns red when ``mutant`` is applied, and say which."""
+    copy.mutate(mutant)
+    began = time.monotonic()
+    status, output = copy.test(*mutant.tests)
+    took = time.monotonic() - began
+    copy.heal(mutant)
+    if status != FAILED:
+        print(f"SURVIVED  {mutant.what} (pytest: {status}, {took:.0f} s)")
+        print(output if status else "")
+        return False
+    print(f"caught    {mutant.what} (by {first_failure(output)}, {took:.0f} s)", flush=True)
+    return True
+
+
+def main() -> int:
+    """Run all mutants; return the exit status."""
+    with tempfile.TemporaryDirectory(prefix="rtlaunch-mutants-") as folder:
+        Path(folder).chmod(0o755)  # other users run it, too
+        copy = Copy(Path(folder))
+        every = sorted({test for mutant in MUTANTS for test in mutant.tests})
+        status, output = copy.test(*every)
+        if status:
+            print(f"{output}\nthe unmutated code is red: {first_failure(output)}")
+            return 1
+        print(f"green     the code as it is ({', '.join(every)})", flush=True)
+        caught = [is_caught(copy, mutant) for mutant in MUTANTS]
+    print(f"{sum(caught)} of {len(caught)} mutants caught")
+    return 0 if all(caught) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
