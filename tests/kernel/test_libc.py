@@ -52,7 +52,7 @@ def test_types_of_perf_records_are_those_of_the_header() -> None:
         "EXIT": perfring.EXIT,
         "FORK": perfring.FORK,
         "SAMPLE": perfring.MAJOR,
-        "MMAP2": perfring.MMAP2,
+        "MMAP": perfring.MMAP,
     }
     assert {name: int(values[name]) for name in ours} == ours
 
