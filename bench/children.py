@@ -1,9 +1,8 @@
 """What a child costs under ``--children none``: fork and exec of a small dynamic program.
 
-The budget is for what rtlaunch leaves in the child's way, the inherited preload
-and events. That a fork of a locked program copies more is a cost of the lock,
-and the same for a program that locks itself; so that one is the measure, and
-the plain one stands beside it for information.
+The measure is the same parent without rtlaunch. That a fork of a locked program
+copies more is a cost of the lock, and the same for a program that locks itself:
+that one stands beside it for information.
 """
 
 from __future__ import annotations
@@ -30,6 +29,6 @@ def measure(stage: Stage) -> list[Row]:
     samples = alternate(stage, commands, EXECS, PROGRAMS, ROUNDS)
     show_raw(f"fork + exec of {CHILD}, each of {EXECS}", samples, per=EXECS)
     return [
-        Row("child exec under --children none / self-locked", ratio(samples, OURS, SELF), BUDGET),
-        Row("child exec under --children none / plain", ratio(samples, OURS, PLAIN)),
+        Row("child exec under --children none / plain", ratio(samples, OURS, PLAIN), BUDGET),
+        Row("child exec under --children none / self-locked", ratio(samples, OURS, SELF)),
     ]

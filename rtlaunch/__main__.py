@@ -4,8 +4,13 @@ The entry stub runs this file by its path, without site: the directory that hold
 put on the path here. A script run by path is compiled at each start: nothing else may be here.
 """
 
+import _signal
 import gc
 import sys
+
+# Until signals are forwarded SIGINT ends us, as SIGTERM does: KeyboardInterrupt can get lost.
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 gc.disable()  # it would run eight times over modules that stay; enabled once the target runs
 if not __package__:

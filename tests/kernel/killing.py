@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,14 @@ def spaced_installation(folder: Path) -> Path:
     (made / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
     (made / "lib").symlink_to(real / "lib")
     return made / "bin" / "rtlaunch"
+
+
+def can_trace() -> bool:
+    """Tell whether strace is there and may inject."""
+    if not shutil.which("strace"):
+        return False
+    command = ["strace", "-o", os.devnull, "-e", "inject=getpid:signal=TERM", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 class Doomed:

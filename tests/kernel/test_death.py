@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ import pytest
 
 from tests import launching
 from tests.host import wait_until
-from tests.kernel.killing import NEVER, STARTED, SURVIVED, Doomed, spaced_installation
+from tests.kernel.killing import NEVER, STARTED, SURVIVED, Doomed, can_trace, spaced_installation
 from tests.kernel.processes import Running, adopting, reap, running, state
 from tests.skips import skip
 
@@ -181,13 +180,6 @@ def test_killed_at_any_system_call_it_leaves_no_half_started_program(
     fates, wrong = kill_all(kills)
     assert wrong == []
     assert min(fates[NEVER], fates[STARTED], fates[SURVIVED]) > 0, fates
-
-
-def can_trace() -> bool:
-    if not shutil.which("strace"):
-        return False
-    command = ["strace", "-o", os.devnull, "-e", "inject=getpid:signal=TERM", "true"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def calls_of(probe: Doomed) -> list[tuple[str, int]]:

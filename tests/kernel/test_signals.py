@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel.killing import can_trace
 from tests.kernel.processes import Running, running, sigqueue
+from tests.skips import skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,3 +113,23 @@ def test_a_signal_the_program_does_not_take_ends_it_and_the_run(
     with running(rtlaunch, [], [targets / "signals", str(int(signal.SIGUSR1))]) as target:
         os.kill(target.pid, signal.SIGTERM)
         assert target.process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_an_interrupt_while_rtlaunch_starts_is_a_plain_death(
+    rtlaunch: Launcher, tmp_path: Path
+) -> None:
+    """Ctrl-C before there is a program: rtlaunch dies of it without a traceback, nothing starts."""
+    if not can_trace():
+        skip("no-strace")
+    trace, marker = tmp_path / "trace", tmp_path / "marker"
+    command, strace = ["--", "touch", marker], ["strace", "-qq", "-e", "trace=openat", "-o", trace]
+    rtlaunch.prefix = strace
+    assert rtlaunch.run(*command).code == 0
+    marker.unlink()
+    opened = [line for line in trace.read_text().splitlines() if line.startswith("openat(")]
+    ours = next(at for at, line in enumerate(opened, 1) if "/rtlaunch/engine/" in line)
+    rtlaunch.prefix = [*strace, "-e", f"inject=openat:signal=INT:when={ours}"]
+    run = rtlaunch.start(*command)
+    out, err = run.communicate(timeout=10)
+    assert (run.returncode, out, err) == (-signal.SIGINT, "", "")
+    assert not marker.exists()
