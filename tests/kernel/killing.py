@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,8 @@ class Doomed:
     def end_target(self, leader: int) -> None:
         for pid in session(leader):
             if status(pid, "Name") == self.target:
-                os.kill(pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # it may end by itself meanwhile
+                    os.kill(pid, signal.SIGTERM)
 
     def autopsy(self) -> tuple[str, list[str]]:
         """Return what became of the launch, and all that is wrong with what is left."""
