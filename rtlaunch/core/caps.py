@@ -20,7 +20,6 @@ CAP_SYS_RESOURCE = 24
 # securebits(7), include/uapi/linux/securebits.h
 SECBIT_NOROOT = 1 << 0
 SECBIT_NO_SETUID_FIXUP = 1 << 2
-SECBIT_KEEP_CAPS = 1 << 4
 SECBIT_NO_CAP_AMBIENT_RAISE = 1 << 6
 
 

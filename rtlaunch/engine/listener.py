@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.plan import Action
 
+# How long an image exec()ed in place may take to announce itself, ns; its loader may read from a
+# slow disk before the shim's constructor runs.
+EXEC_PATIENCE_NS = 5_000_000_000
+
 
 class Listener:
     """Hears what happens and does nothing; a command overrides what it wants to tell."""

@@ -17,7 +17,7 @@ import time
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.numbers import SCHED_POLICIES
 from rtlaunch.core.outcome import Faults
-from rtlaunch.engine.listener import Observer
+from rtlaunch.engine.listener import EXEC_PATIENCE_NS, Observer
 from rtlaunch.linux import proc
 
 TYPE_CHECKING = False
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 SIGTERM = 15
 PERF = "perf"
-
-# How long an image exec()ed in place may take to announce itself, ns.
-EXEC_PATIENCE_NS = 5_000_000_000
 POLICIES = {number: name for name, number in SCHED_POLICIES.items()}
 MAX_LINES_HIDDEN = "{line} ({hidden} more before it were not shown)"
 

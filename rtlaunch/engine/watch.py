@@ -25,7 +25,7 @@ from rtlaunch.core.faults import KINDS, Fault, Ledger, Site, describe, unannounc
 from rtlaunch.core.perfring import MAJOR, MINOR
 from rtlaunch.core.record import Record
 from rtlaunch.engine.feed import GONE, Feed, explain
-from rtlaunch.engine.listener import Observer
+from rtlaunch.engine.listener import EXEC_PATIENCE_NS, Observer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from rtlaunch.core.proc import Mapping
 
 AUTO, PERF, PROC, NONE = "auto", "perf", "proc", "none"
-
-# How long an image exec()ed in place may take to announce itself, ns; its loader may read from a
-# slow disk before the shim's constructor runs.
-EXEC_PATIENCE_NS = 5_000_000_000
 
 # The sentinel hangs up just before the exec is recorded (fs/exec.c, begin_new_exec), ns.
 _EXEC_SETTLES_NS = 10_000_000
