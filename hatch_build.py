@@ -2,6 +2,7 @@
 
 Why a hook and not an extension module: neither is for Python; both are freestanding programs that
 one C compiler call makes. Run as a script it compiles the shim in place, for work in a checkout.
+It also packs the bytecode of what a launch imports (docs/decisions/0013).
 
 It must not download, configure or guess anything beyond the compiler's own machine.
 """
@@ -9,6 +10,8 @@ It must not download, configure or guess anything beyond the compiler's own mach
 from __future__ import annotations
 
 import compileall
+import importlib.util
+import marshal
 import os
 import shlex
 import shutil
@@ -56,6 +59,32 @@ MACHINES = {
     "x86_64": ["-fcf-protection=full"],
     "aarch64": ["-mbranch-protection=standard"],
 }
+
+# What a launch imports, in the order of the story: all that these need is packed, and each group is
+# taken apart when its first module is wanted.
+PACKED = {
+    "before the fork": [
+        "rtlaunch.cli.launch",
+        "rtlaunch.core.broken",  # for each folder of PATH that a command is not in
+    ],
+    "while the target starts": [
+        "rtlaunch.core.forwarding",
+        "rtlaunch.engine.handshake",
+        "rtlaunch.engine.sentry",
+        "rtlaunch.engine.supervise",
+        "rtlaunch.engine.watch",
+    ],
+    "values that somebody gave": ["rtlaunch.core.kinds", "rtlaunch.linux.profiles"],
+}
+IMPORT = """\
+import sys
+sys.path.append(sys.argv[1])
+for name in sys.argv[2:]:
+    __import__(name)
+for name, module in sys.modules.items():
+    if name.startswith("rtlaunch."):
+        print(name, module.__file__, sep="\\t")
+"""
 
 # What pip and its like turn into the interpreter's own path (binary distribution format).
 INTERPRETER_SCRIPT = """\
@@ -128,6 +157,34 @@ def build_scripts(root: Path = ROOT) -> dict[str, str]:
     return {str(stub): stub.name, str(named): named.name}
 
 
+def imported_by(names: list[str], root: Path) -> dict[str, Path]:
+    """Return the modules of ours that importing ``names`` imports, with their files."""
+    command = [sys.executable, "-I", "-S", "-B", "-c", IMPORT, str(root), *names]
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return {name: Path(file) for name, file in (line.split("\t") for line in told.splitlines())}
+
+
+def build_pack(root: Path = ROOT) -> Path:
+    """Write the bytecode of the launch's modules, for this interpreter, into one file; return it.
+
+    Without docstrings: nobody asks a launch for help.
+    """
+    modules = {"rtlaunch.cli": ("", 0)}  # what reads the pack is not in it
+    groups = []
+    for number, names in enumerate(PACKED.values()):
+        codes = {}
+        for name, file in imported_by(names, root).items():
+            where = file.relative_to(root).as_posix()
+            if name not in modules:
+                modules[name] = where, number
+                codes[name] = compile(file.read_bytes(), where, "exec", optimize=2)
+        groups.append(marshal.dumps(codes))
+    del modules["rtlaunch.cli"]
+    pack = root / "build" / f"launch.{sys.implementation.cache_tag}.pack"
+    pack.write_bytes(importlib.util.MAGIC_NUMBER + marshal.dumps((modules, groups)))
+    return pack
+
+
 class NativeBuildHook(BuildHookInterface[Any]):
     """Add the native files to a wheel, and mark the wheel as made for this machine."""
 
@@ -144,6 +201,9 @@ class NativeBuildHook(BuildHookInterface[Any]):
         if version == "editable":
             # an installer compiles what it installs, and an editable install copies nothing
             compileall.compile_dir(root / "rtlaunch", quiet=1)
+        else:
+            pack = build_pack(root)
+            build_data["force_include"][str(pack)] = f"rtlaunch/{pack.name}"
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ Each installation is made of one source distribution, unpacked in a path with a 
 
 from __future__ import annotations
 
+import marshal
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 import pytest
@@ -201,6 +203,49 @@ def uncompiled(package: Path) -> list[Path]:
 def test_bytecode_is_in_place_after_install(venv: Path) -> None:
     """No launch pays for compiling, although PYTHONDONTWRITEBYTECODE was set for the installer."""
     assert uncompiled(libraries(venv)) == []
+
+
+PACK = f"launch.{sys.implementation.cache_tag}.pack"
+# What a launch by a bare name imports before main() and does not read from the pack.
+READS_THE_PACK = {"rtlaunch", "rtlaunch.cli"}
+
+
+def packed(package: Path) -> dict[str, str]:
+    """Return the modules in the pack of an installed package, with their files."""
+    modules, _ = marshal.loads((package / PACK).read_bytes()[len(MAGIC_NUMBER) :])
+    return {name: file for name, (file, _) in modules.items()}
+
+
+def test_the_pack_has_all_that_a_launch_imports(venv: Path) -> None:
+    """No module of ours is looked for in a file before the target's main() runs."""
+    target = ["sh", "-c", "echo main >&2"]
+    entry = libraries(venv) / "__main__.py"
+    python = [venv / "bin" / "python3", "-I", "-S", "-X", "importtime", entry]
+    ran = subprocess.run([*python, "--", *target], capture_output=True, text=True, check=True)
+    lines = ran.stderr.partition("main\n")[0].splitlines()
+    names = {line.rpartition("|")[2].strip() for line in lines}
+    ours = {name for name in names if name.partition(".")[0] == "rtlaunch"}
+    assert len(ours) > len(READS_THE_PACK)
+    assert ours - packed(libraries(venv)).keys() == READS_THE_PACK
+
+
+def test_the_pack_is_what_is_read(venv: Path, run, tmp_path: Path) -> None:
+    """A launch works where the modules in the pack are nowhere else."""
+    moved = shutil.copytree(venv, tmp_path / "moved", symlinks=True)
+    files = packed(libraries(moved)).values()
+    for path in libraries(moved).rglob("*.pyc"):
+        path.unlink()
+    for file in files:
+        (libraries(moved).parent / file).unlink()
+    assert run(moved / "bin" / "rtlaunch", "--", "echo", "x") == "x\n"
+
+
+def test_the_pack_of_another_python_is_left_alone(venv: Path, run, tmp_path: Path) -> None:
+    """Bytecode with another magic number is not run; the modules are found one by one."""
+    moved = shutil.copytree(venv, tmp_path / "moved", symlinks=True)
+    pack = libraries(moved) / PACK
+    pack.write_bytes(b"\0\0\r\n" + pack.read_bytes()[len(MAGIC_NUMBER) :])
+    assert run(moved / "bin" / "rtlaunch", "--", "echo", "x") == "x\n"
 
 
 # ---- the environment ----
