@@ -112,7 +112,7 @@ class Feed:
         entries = self._held + (self._events.read() if self._events else [])
         self._held = []
         entries.sort(key=_time)
-        return entries
+        return _without_repeats(entries)
 
     def total(self, kind: int) -> int | None:
         """Return how many faults of ``kind`` were counted since open(); None if unknown."""
@@ -157,6 +157,16 @@ class Feed:
 
 def _time(entry: Entry) -> int:
     return entry[0]
+
+
+def _without_repeats(entries: list[Entry]) -> list[Entry]:
+    """Leave out each mapping that only repeats the entry before it; they share their fields."""
+    kept, before = [], None
+    for entry in entries:
+        if entry[2] is not before:
+            before = entry[2]
+            kept.append(entry)
+    return kept
 
 
 def _survives_perf() -> bool:

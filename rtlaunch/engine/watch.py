@@ -39,6 +39,10 @@ AUTO, PERF, PROC, NONE = "auto", "perf", "proc", "none"
 # The sentinel hangs up just before the exec is recorded (fs/exec.c, begin_new_exec), ns.
 _EXEC_SETTLES_NS = 10_000_000
 
+# What ends a watcher: a call of the kernel's, a ring that makes no sense, no memory, and a module
+# that is no longer where it was.
+_FAILURES = (OSError, ValueError, MemoryError, ImportError)
+
 
 class Wanted(Record):
     """What the options ask of the watch; ``source`` is one of auto, perf, proc, none."""
@@ -293,15 +297,19 @@ class Watch:
 
     def _run(self) -> None:
         self.tid = _thread.get_native_id()
+        why = "the watcher failed by a bug, told on stderr"  # a watch that ended must say so
         try:
             from rtlaunch.engine.aside import step_aside
 
             step_aside(self._pid)
             self._loop()
-        except Exception as error:
-            self._failed = self._blind = True
-            self.why = f"the watcher failed: {error!r}"  # a watch that ended must say so
+            why = ""
+        except _FAILURES as error:
+            why = f"the watcher failed: {error!r}"
         finally:
+            if why:
+                self._failed = self._blind = True
+                self.why = why
             self._finished.release()
 
     def _loop(self) -> None:

@@ -261,9 +261,9 @@ def _share_rings(fds: Sequence[int], cpus: int) -> None:
         fcntl.ioctl(fds[at], _IOC_SET_OUTPUT, fds[at % cpus])
 
 
-def _map_rings(events: Events, owners: Sequence[tuple[int, int, int]], largest: int) -> None:
+def _map_rings(events: Events, owners: Sequence[tuple[int, int, int]]) -> None:
     """Map all rings at one size, the largest that fits into what the user may pin."""
-    size = largest
+    size = LARGEST_RING
     while True:
         try:
             return events.map(size, owners)
@@ -275,9 +275,7 @@ def _map_rings(events: Events, owners: Sequence[tuple[int, int, int]], largest: 
             size = max(size // 2, smallest)
 
 
-def open_events(
-    tids: Sequence[int], cpus: Sequence[int], sample_minor: bool, largest: int = LARGEST_RING
-) -> Events:
+def open_events(tids: Sequence[int], cpus: Sequence[int], sample_minor: bool) -> Events:
     """Open, map and so start all events of the threads ``tids``, the process's first one leading.
 
     Faults on CPUs other than ``cpus`` are not seen. OSError, with nothing left
@@ -298,7 +296,7 @@ def open_events(
             for kind in kinds
             for fd, cpu in zip(events.samplers[kind], cpus, strict=False)  # the first thread's
         ]
-        _map_rings(events, owners, largest)
+        _map_rings(events, owners)
         for kind in kinds:
             _share_rings(events.samplers[kind], len(cpus))
         events.renew_sentinel(tids[0])

@@ -108,7 +108,7 @@ def test_minor_faults_are_counted_without_a_ring(faulter: Faulter) -> None:
         faulter.say("anonymous 300")
         result = watched.stop()
     assert result.perf_minor == watched.minor >= 300
-    assert result.faults == ()
+    assert (result.faults, watched.heard.lines) == ((), [])
 
 
 def test_faults_before_arming_do_not_count(faulter: Faulter) -> None:
@@ -445,6 +445,27 @@ def test_the_watcher_asks_for_short_slices(faulter: Faulter) -> None:
     assert int.from_bytes(attr.raw[24:32], sys.byteorder) in (0, 100_000)
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert int.from_bytes(attr.raw[16:20], sys.byteorder, signed=True) == ours
+
+
+BROKEN = [OSError(errno.EIO, "broken"), ValueError("broken"), MemoryError("broken")]
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=lambda error: type(error).__name__)
+def test_a_watcher_that_fails_says_why(
+    faulter: Faulter, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is in ``why``, what it counted of minor faults is no count, and nothing hangs."""
+
+    def broken(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Feed, "read", broken)
+    with watching(faulter) as watched:
+        faulter.say("touch 0 1")
+        wait_until(lambda: watched.watch.why, "the failure is not told")
+        result = watched.stop()
+    assert result.why == f"the watcher failed: {error!r}"
+    assert result.perf_minor is None
 
 
 def test_stopping_leaves_nothing_open(faulter: Faulter) -> None:

@@ -72,6 +72,16 @@ def test_a_mapping_is_read(pid: int, start: int, length: int, offset: int, name:
     assert parse(data, 0) == [(77, MMAP, (pid, start, length, offset, name))]
 
 
+def test_mappings_that_repeat_share_their_fields() -> None:
+    """The watcher knows them by that; each has its own time, and one that differs is another."""
+    same, other = mmap(1, 2, 3, 4, "//anon"), mmap(1, 2, 3, 4, "other")
+    later = same[:-8] + Struct("=Q").pack(78)
+    first, second, third = parse(same + later + other, 0)
+    assert (first[0], second[0]) == (77, 78)
+    assert first[2] is second[2]
+    assert third[2] == (1, 2, 3, 4, "other")
+
+
 def test_a_mapping_of_memory_fills_one_cache_line() -> None:
     """The target's mmap pays for each that it touches."""
     assert len(mmap(1, 2, 3, 4, "//anon")) == 64
