@@ -64,7 +64,7 @@ def run(
     )
     found = [*warnings, *judged, *of_lines(lines, options)]
     place = surroundings.here()
-    context = Context(quoted(as_typed(raw)), quoted(asked))
+    context = Context(tuple(as_typed(raw)), quoted(asked))
     findings = [with_remedy(finding, place, context) for finding in once(found)]
     if as_json:
         print(json.dumps(as_document(place, lines, findings), indent=2))

@@ -41,6 +41,10 @@ def main(words: Sequence[str]) -> int:
             return app.main(words)
         return run(line, inherited, voice, story)
     except Refusal as refusal:
+        if voice.options is None:  # they could not be read: its report is still to be written
+            from rtlaunch.cli import early
+
+            early.report(words, inherited.environ, voice, refusal.finding)
         return voice.refused(refusal.finding)
     finally:
         if not story.forked:

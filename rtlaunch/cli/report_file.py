@@ -3,15 +3,21 @@
 Written whole by rename, mode 0640. Until then it is a file without a name
 (O_TMPFILE), so that an rtlaunch that is killed leaves nothing behind. Devices,
 pipes and /dev/stdout are written to: a rename would put a file in their place.
+
+One gap cannot be closed: link(2) gives a nameless file no name that is taken,
+and rename(2) needs one to start from. To replace a report the new one has a
+temporary name for an instant, whole by then, in which SIGKILL leaves it. Its
+writer holds a lock on it (flock(2)), so that the next one knows what is nobody's.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from fcntl import F_GETFL, F_SETFD, FD_CLOEXEC, fcntl
+from fcntl import F_GETFL, F_SETFD, FD_CLOEXEC, LOCK_EX, LOCK_NB, fcntl, flock
 from stat import S_ISDIR, S_ISREG
 
+from rtlaunch.cli.outlet import write_whole
 from rtlaunch.core.findings import Finding, Refusal
 
 TYPE_CHECKING = False
@@ -21,12 +27,14 @@ if TYPE_CHECKING:
 
 MODE = 0o640
 STANDARD_ERROR = 2
+PATIENCE_MS = 5000  # how long the reader of a pipe may stand still before it has the whole report
 
 # Who number this process is among its equals: Slurm, Open MPI, MPICH and PMI set these.
 RANK_VARIABLES = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 # O_TMPFILE is not for every file system (open(2)).
 NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
+TEMPORARY = ".tmp"
 
 
 class ReportFile:
@@ -76,6 +84,7 @@ class ReportFile:
         except OSError as error:
             if error.errno not in NO_TMPFILE or not os.path.isdir(folder):
                 raise
+            clear_leftovers(path)
             os.close(make(fresh_name(path)))
             forget(fresh_name(path))
 
@@ -111,7 +120,7 @@ class ReportFile:
         text = json.dumps(document(outcome), indent=2, ensure_ascii=True) + "\n"
         try:
             if self.stream:
-                write_whole(self.fd, text.encode())
+                write_whole(self.fd, text.encode(), PATIENCE_MS)
             else:
                 self.write_path(text.encode(), os.path.realpath(self.path(outcome)))
         except OSError as error:
@@ -119,32 +128,38 @@ class ReportFile:
         return ""
 
     def write_path(self, data: bytes, path: str) -> None:
-        """Write the file and give it its name in one step."""
+        """Write the file, then let it be seen."""
         fresh = fresh_name(path)
         if not self.nameless:
+            clear_leftovers(path)
             self.fd = make(fresh)
+            lock(self.fd)
         try:
             os.fchmod(self.fd, MODE)
-            write_whole(self.fd, data)
-            if not self.nameless:
-                os.rename(fresh, path)
-            elif not self.name(path):  # a name in between could be left by a SIGKILL
-                self.name(fresh)
-                os.rename(fresh, path)
+            write_whole(self.fd, data, PATIENCE_MS)
+            self.publish(fresh, path)
         except OSError:
             forget(fresh)
             raise
         finally:
             os.close(self.fd)
 
-    def name(self, path: str) -> bool:
-        """Give the nameless file its name; False where something has that already."""
-        try:
-            # only with a directory given does CPython call linkat(2) with AT_SYMLINK_FOLLOW
-            os.link(f"/proc/self/fd/{self.fd}", path, src_dir_fd=self.fd)
-        except FileExistsError:
-            return False
-        return True
+    def publish(self, fresh: str, path: str) -> None:
+        """Give the file its name in one step, whatever has that name by now."""
+        if self.nameless:
+            try:
+                self.name(path)
+                return
+            except FileExistsError:
+                clear_leftovers(path)
+                lock(self.fd)
+                self.name(fresh)
+        os.rename(fresh, path)
+
+    def name(self, path: str) -> None:
+        """Give the nameless file its name; FileExistsError where something has that already."""
+        # only with a directory given does CPython call linkat(2) with AT_SYMLINK_FOLLOW
+        os.link(f"/proc/self/fd/{self.fd}", path, src_dir_fd=self.fd)
 
 
 def is_stream(path: str) -> bool:
@@ -165,7 +180,7 @@ def is_stream(path: str) -> bool:
 
 def fresh_name(path: str) -> str:
     """Return the name that a file has until it is renamed to ``path``."""
-    return f"{path}.{os.getpid()}.tmp"
+    return f"{path}.{os.getpid()}{TEMPORARY}"
 
 
 def make(path: str) -> int:
@@ -181,7 +196,35 @@ def forget(path: str) -> None:
         return
 
 
-def write_whole(fd: int, data: bytes) -> None:
-    """Write all of ``data``; OSError as write(2) has it."""
-    while data:
-        data = data[os.write(fd, data) :]
+def clear_leftovers(path: str) -> None:
+    """Remove the fresh names of ``path`` whose writers were killed, as far as they are ours."""
+    folder, base = os.path.split(path)
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return  # it may be for writing alone
+    for name in names:
+        middle = name[len(base) + 1 : -len(TEMPORARY)]
+        if middle.isdecimal() and name == f"{base}.{middle}{TEMPORARY}":
+            forget_abandoned(os.path.join(folder, name))
+
+
+def forget_abandoned(path: str) -> None:
+    """Remove a file of ours that nobody holds a lock on."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    status = os.fstat(fd)
+    if S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and lock(fd):
+        forget(path)
+    os.close(fd)
+
+
+def lock(fd: int) -> bool:
+    """Lock a file against other writers; False where one has it, or there are no locks."""
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except OSError:
+        return False
+    return True

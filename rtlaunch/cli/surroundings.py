@@ -67,7 +67,7 @@ def with_remedy(finding: Finding, words: list[str]) -> Finding:
     """Return ``finding`` with what to do about it here; ``words`` is the line that was typed."""
     dashes = words.index("--") if "--" in words else len(words)
     context = Context(
-        options=quoted(words[:dashes]), command=quoted(words[dashes + 1 :]) or "COMMAND"
+        options=tuple(words[:dashes]), command=quoted(words[dashes + 1 :]) or "COMMAND"
     )
     return fill_in(finding, here(), context)
 
@@ -82,12 +82,13 @@ def describe_images(outcome: Outcome) -> None:
         image.elf = getattr(seen, "elf", None)
 
 
-def describe(outcome: Outcome, options: Options) -> None:
-    """Write into the outcome who we are, what was asked, and where we ran."""
-    outcome.options = {
-        row.name: (kinds.write(row, getattr(options, row.field)), options.origin[row.name])
-        for row in SETTINGS
-    }
+def describe(outcome: Outcome, options: Options | None) -> None:
+    """Write into the outcome who we are, what was asked if that was read, and where we ran."""
+    if options is not None:
+        outcome.options = {
+            row.name: (kinds.write(row, getattr(options, row.field)), options.origin[row.name])
+            for row in SETTINGS
+        }
     outcome.time.ended_at = outcome.time.ended_at or time.time_ns()
     describe_images(outcome)
     place = here()

@@ -1,8 +1,9 @@
 """What rtlaunch says on stderr, and where the report goes.
 
-stderr may be closed, full or a broken pipe: that never reaches the target and
-never ends the run. Text, remedies and JSON are imported when there is
-something to say, so that a launch that goes well pays for none of it.
+stderr may be closed, full, a broken pipe or one that nobody reads: that never
+reaches the target, never ends the run and never holds it up. Text, remedies
+and JSON are imported when there is something to say, so that a launch that goes
+well pays for none of it.
 """
 
 from __future__ import annotations
@@ -23,20 +24,10 @@ if TYPE_CHECKING:
     from rtlaunch.engine.launch import Story
 
 STDERR = 2
+PATIENCE_MS = 1000  # how long a message waits for a reader who has stopped reading
 
 # What -q leaves: errors alone. -v adds notes and steps.
 LEVELS = {"quiet": (ERROR,), "normal": (ERROR, WARNING), "verbose": (ERROR, WARNING, INFO)}
-
-
-def write_all(fd: int, text: str) -> bool:
-    """Write ``text`` to ``fd``; False where nobody takes it (EPIPE, ENOSPC, EBADF, EIO, EAGAIN)."""
-    data = text.encode("utf-8", "surrogateescape")
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    except OSError:
-        return False
-    return True
 
 
 class Voice(Listener):
@@ -45,6 +36,7 @@ class Voice(Listener):
     def __init__(self, story: Story, words: list[str]) -> None:
         self.story = story
         self.words = words
+        self.patience_ms = PATIENCE_MS
         self.level = "normal"
         self.log_format = "text"
         self.report: ReportFile | None = None
@@ -133,7 +125,7 @@ class Voice(Listener):
 
     def close_report(self) -> None:
         """Write the report, whole or not at all; an error is said, and costs the target nothing."""
-        if self.report is None or self.options is None:
+        if self.report is None:
             return
         from rtlaunch.cli import surroundings
 
@@ -158,7 +150,15 @@ class Voice(Listener):
             import json
 
             text = json.dumps(event, default=str)
-        write_all(STDERR, text + "\n")
+        from rtlaunch.cli.outlet import Stalled, write_whole
+
+        try:
+            write_whole(STDERR, (text + "\n").encode("utf-8", "surrogateescape"), self.patience_ms)
+            self.patience_ms = PATIENCE_MS
+        except Stalled:
+            self.patience_ms = 0  # what comes next does not wait again
+        except OSError:
+            return  # EPIPE, ENOSPC, EBADF, EIO, EAGAIN: nobody takes it
 
 
 def as_dict(finding: Finding) -> dict[str, object]:

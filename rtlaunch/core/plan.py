@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from rtlaunch.core.options import Options
 
 
-class SetLimit(Record):
+class Step(Record):
+    """One action of a plan."""
+
+    def describe(self) -> str:
+        """Say what it does, with its values."""
+        raise NotImplementedError
+
+    def values(self) -> dict[str, object]:
+        """Return what a remedy needs, should the kernel refuse it: as preflight's findings do."""
+        return {}
+
+
+class SetLimit(Step):
     """Set one resource limit (prlimit(2)); a demanded one must hold, ``max`` takes what it gets."""
 
     change: limits.LimitChange
@@ -29,8 +41,18 @@ class SetLimit(Record):
         """Say the change with both values."""
         return self.change.describe()
 
+    def values(self) -> dict[str, object]:
+        """Name the limit, what was asked, the soft limit to be and the hard one that was."""
+        change = self.change
+        return {
+            "limit": change.name,
+            "asked": change.asked,
+            "soft": change.after.soft,
+            "hard": change.before.hard,
+        }
 
-class SetAffinity(Record):
+
+class SetAffinity(Step):
     """Bind the target to CPUs (sched_setaffinity(2))."""
 
     cpus: tuple[int, ...]
@@ -41,8 +63,12 @@ class SetAffinity(Record):
 
         return f"run on CPUs {format_cpus(self.cpus)}"
 
+    def values(self) -> dict[str, object]:
+        """Name the CPUs."""
+        return {"asked": list(self.cpus)}
 
-class SetScheduler(Record):
+
+class SetScheduler(Step):
     """Set policy and static priority (sched_setscheduler(2))."""
 
     policy: str
@@ -52,8 +78,12 @@ class SetScheduler(Record):
         """Say policy and priority."""
         return f"schedule as {self.policy}, priority {self.priority}"
 
+    def values(self) -> dict[str, object]:
+        """Name policy and priority."""
+        return {"policy": self.policy, "priority": self.priority}
 
-class SetNice(Record):
+
+class SetNice(Step):
     """Set the nice value (setpriority(2))."""
 
     nice: int
@@ -62,8 +92,12 @@ class SetNice(Record):
         """Say the nice value."""
         return f"set nice {self.nice}"
 
+    def values(self) -> dict[str, object]:
+        """Name the nice value."""
+        return {"nice": self.nice}
 
-class SetTimerSlack(Record):
+
+class SetTimerSlack(Step):
     """Set the timer slack in ns (PR_SET_TIMERSLACK, kept over exec)."""
 
     slack_ns: int
@@ -73,7 +107,7 @@ class SetTimerSlack(Record):
         return f"set timer slack {self.slack_ns} ns"
 
 
-class BecomeUser(Record):
+class BecomeUser(Step):
     """Change groups and user ids, keeping the capabilities that shall become ambient."""
 
     account: Account
@@ -84,8 +118,12 @@ class BecomeUser(Record):
         who = self.account
         return f"become {who.name} (uid {who.uid}, gid {who.gid}, groups {list(who.groups)})"
 
+    def values(self) -> dict[str, object]:
+        """Name the user."""
+        return {"user": self.account.name, "uid": self.account.uid}
 
-class RaiseAmbient(Record):
+
+class RaiseAmbient(Step):
     """Put capabilities into the inheritable and ambient sets (PR_CAP_AMBIENT_RAISE)."""
 
     caps: tuple[str, ...]
@@ -94,8 +132,12 @@ class RaiseAmbient(Record):
         """Name the capabilities."""
         return "raise ambient " + ", ".join(f"CAP_{cap.upper()}" for cap in self.caps)
 
+    def values(self) -> dict[str, object]:
+        """Name the first capability: the kernel does not tell which one it refused."""
+        return {"capability": f"CAP_{self.caps[0].upper()}"}
 
-class SetNoNewPrivs(Record):
+
+class SetNoNewPrivs(Step):
     """Set no_new_privs (PR_SET_NO_NEW_PRIVS); nothing after it can gain privileges."""
 
     def describe(self) -> str:
@@ -103,7 +145,7 @@ class SetNoNewPrivs(Record):
         return "set no_new_privs"
 
 
-class Execute(Record):
+class Execute(Step):
     """Start the program (execve(2)), the shim first in LD_PRELOAD unless ``preload`` is empty."""
 
     path: str
@@ -116,7 +158,7 @@ class Execute(Record):
         return f"exec {self.path}{through}"
 
 
-class Lock(Record):
+class Lock(Step):
     """What the shim does before main(): mlockall(2), then touching the main stack."""
 
     flags: tuple[str, ...]
@@ -134,7 +176,7 @@ class Lock(Record):
         return f"before main() of {whom}: {lock}, {stack}, prove both"
 
 
-class WatchFaults(Record):
+class WatchFaults(Step):
     """What the supervisor thread does once the proof is in."""
 
     source: str
@@ -227,13 +269,23 @@ def as_far_as_possible(action: Action) -> Action:
     return SetLimit(replace(action.change, demanded=False))
 
 
+def changes_something(action: Action, facts: Facts) -> bool:
+    """Tell whether an action does more than what is so already."""
+    if isinstance(action, SetLimit):
+        return action.change.before != action.change.after
+    return not (isinstance(action, SetNoNewPrivs) and facts.who.no_new_privs)
+
+
 def make_plan(
     options: Options, facts: Facts, findings: tuple[Finding, ...] = ()
 ) -> tuple[Action, ...]:
-    """Return the whole plan of a launch; without preload where waived findings rule it out."""
+    """Return the whole plan of a launch, but what changes nothing.
+
+    It is without preload where waived findings rule that out.
+    """
     codes = {finding.code for finding in findings}
     preload = facts.shim.preload if facts.shim and not codes & UNREACHED else ""
-    steps = before_exec(options, facts)
+    steps = tuple(step for step in before_exec(options, facts) if changes_something(step, facts))
     if "limit-raise" in codes:
         steps = tuple(map(as_far_as_possible, steps))
     return (

@@ -117,7 +117,7 @@ TARGETS: dict[str, Row] = {
 
 LAUNCH: dict[str, Row] = {
     "stack-limit": (
-        "RLIMIT_STACK (ulimit -s) against --prefault-stack",
+        "RLIMIT_STACK (ulimit -s, or --limit stack) against --prefault-stack",
         "%(small_prefault)s",
         "ulimit -s 8192 (or LimitSTACK=8M) where rtlaunch is started, or a smaller "
         "--prefault-stack",

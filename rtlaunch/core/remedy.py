@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rtlaunch.core.argv import quoted
 from rtlaunch.core.numbers import UNLIMITED
+from rtlaunch.core.options import BY_NAME
 from rtlaunch.core.printable import one_line
 from rtlaunch.core.record import Record, replace
 from rtlaunch.core.remedies import BY_PLACE
@@ -19,7 +20,7 @@ from rtlaunch.core.where import CI, CONTAINERS, KUBERNETES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.remedies_parts import Row
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 LEAST_MEMLOCK = 64 << 20
 GROWTH = 2
 
+LEAST_STACK = 4096  # below a page no stack is touched
+SMALL_STACK = 64 << 10
+
 COMMAND_SHOWN = 160  # characters of a command line; a longer one is cut at a word
 
 # limits.conf(5): these items count KiB there, bytes in the kernel; cpu counts minutes.
@@ -38,9 +42,9 @@ KIB_ITEMS = frozenset({"as", "core", "data", "fsize", "memlock", "rss", "stack"}
 
 
 class Context(Record):
-    """The line that was typed, each part quoted for a shell; the remedies print it changed."""
+    """The line that was typed, which the remedies print changed: options, and quoted command."""
 
-    options: str = ""
+    options: tuple[str, ...] = ()
     command: str = "COMMAND"
 
 
@@ -129,7 +133,7 @@ def names_for(finding: Finding, where: Where, context: Context) -> dict[str, str
     names.update({name: str(value) for name, value in finding.values.items()})
     names["path"] = quoted((names.get("profile", names["path"]),))
     names.update(place_names(where))
-    names.update(lines(finding.code, where, context))
+    names.update(lines(finding, where, context))
     names.update(capability_names(names["capability"]))
     names.update(memlock_names(finding.values))
     names.update(limit_names(finding.values))
@@ -150,25 +154,77 @@ def place_names(where: Where) -> Mapping[str, str]:
     }
 
 
-def lines(code: str, where: Where, context: Context) -> Mapping[str, str]:
-    """Return the command line as it was typed, and with one option more."""
+def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]:
+    """Return the command line as it was typed, and with one option changed or more."""
+    typed, cured = context.options, without_low_memlock(finding, context.options)
 
-    def run(more: str = "") -> str:
-        options = " ".join(part for part in (context.options, more) if part)
-        return " ".join(
-            part for part in ("rtlaunch", options, "--", shortened(context.command)) if part
-        )
+    def run(options: Sequence[str], *changed: str) -> str:
+        words = instead(options, *changed) if changed else options
+        parts = ("rtlaunch", quoted(words), "--", shortened(context.command))
+        return " ".join(part for part in parts if part)
 
     return {
         "command": shortened(context.command),
-        "run": run(),
-        "allow": run(f"--allow {code}"),
-        "run_user": run(f"--user {where.user or where.uid}" if where.uid else "--user USER"),
-        "memlock_max": run("--memlock max"),
-        "small_stacks": run("--limit stack=1M"),
-        "small_prefault": run("--prefault-stack 64K"),
-        "no_report": run("--report fd:2"),
+        "run": run(cured),
+        "allow": run(typed, "--allow", finding.code),
+        "run_user": run(cured, "--user", (where.user or str(where.uid)) if where.uid else "USER"),
+        "memlock_max": run(typed, "--memlock", "max"),
+        "small_stacks": run(cured, "--limit", "stack=1M"),
+        "small_prefault": run(typed, "--prefault-stack", fitting_stack(finding.values)),
+        "no_report": run(typed, "--report", "fd:2"),
     }
+
+
+def without_low_memlock(finding: Finding, typed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the options without a --memlock below the hard limit, which no place would cure."""
+    values = finding.values
+    memlock = BY_PLACE.get(finding.code) in (MEMLOCK, HEADROOM)
+    if memlock and values.get("soft") != values.get("hard"):
+        return instead(typed, "--memlock", "max")
+    return typed
+
+
+def instead(typed: Sequence[str], option: str, value: str) -> tuple[str, ...]:
+    """Return the options with this one where it stood, or at the end where it did not.
+
+    One that may be repeated replaces only its like: --limit that of the same name.
+    """
+    made: list[str] = []
+    placed = False
+    for words in one_by_one(typed):
+        if not is_alike(words, option, value):
+            made += words
+        elif not placed:
+            made += (option, value)
+            placed = True
+    return tuple(made) if placed else (*made, option, value)
+
+
+def one_by_one(typed: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield each option, with its value where that is a word of its own."""
+    words = iter(typed)
+    for word in words:
+        row = BY_NAME.get(word[2:]) if word[:2] == "--" else None
+        value = next(words, None) if row and row.takes_value else None
+        yield (word,) if value is None else (word, value)
+
+
+def is_alike(words: tuple[str, ...], option: str, value: str) -> bool:
+    """Tell whether ``words`` give the same option, and for one of many the same item of it."""
+    name, equals, joined = words[0].partition("=")
+    if name != option:
+        return False
+    given = joined if equals else words[-1]
+    same_item = given.partition("=")[0] == value.partition("=")[0]
+    return same_item or not BY_NAME[option[2:]].repeatable
+
+
+def fitting_stack(values: Mapping[str, object]) -> str:
+    """Return how much stack may be touched, as an option's value: a power of two, or none."""
+    room = values.get("room_bytes")
+    if not isinstance(room, int):
+        return spell_size(SMALL_STACK)
+    return spell_size(1 << room.bit_length() - 1) if room >= LEAST_STACK else "none"
 
 
 def shortened(command: str) -> str:

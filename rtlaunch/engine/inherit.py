@@ -21,6 +21,9 @@ from rtlaunch.core.record import Record
 # The signals whose disposition Python itself sets at start (Python/pylifecycle.c).
 PYTHON_IGNORES = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
+# What a terminal's keys send to a whole process group: what came before the fork the child lacks.
+KEYS = frozenset((_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTSTP))
+
 STANDARD_STREAMS = (0, 1, 2)
 
 
@@ -94,12 +97,12 @@ def ignored_at_start() -> frozenset[int]:
 
 
 def told_by_stub() -> tuple[int, int]:
-    """Return what ``-X rtlaunch=IGNORED:PID`` says (native/stub.c): a signal mask, and a child.
+    """Return what ``-X rtlaunch=IGNORED:PID:HELD`` says (native/stub.c): a signal mask, a child.
 
     Both are 0 where the interpreter was started without the stub.
     """
-    ignored, _, pid = str(sys._xoptions.get("rtlaunch", "")).partition(":")
-    return int(ignored or "0", 16), int(pid or "0")
+    ignored, pid, *_ = str(sys._xoptions.get("rtlaunch", "0:0")).split(":")
+    return int(ignored, 16), int(pid)
 
 
 def reap_helper() -> None:
@@ -120,7 +123,7 @@ def is_ignored(number: int) -> bool:
         return False
 
 
-def block_signals() -> None:
+def block_signals(but: frozenset[int] = frozenset()) -> None:
     """Block every signal, for a signalfd to take; SIGCHLD must not be ignored.
 
     A blocked signal is queued even where its disposition is to ignore it, so
@@ -128,8 +131,8 @@ def block_signals() -> None:
     behind our back.
     """
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    numbers = [number for number in range(1, _signal.NSIG) if not is_reserved(number)]
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+    numbers = (number for number in range(1, _signal.NSIG) if not is_reserved(number))
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, [one for one in numbers if one not in but])
 
 
 def give_back(inherited: Inherited) -> None:

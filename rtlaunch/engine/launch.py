@@ -85,10 +85,11 @@ def launch(
     actions = planning.make_plan(options, facts, found)
     listener.plan(actions)
     ours, theirs = channel.open_channel()
-    inherit.block_signals()
+    inherit.block_signals(but=inherit.KEYS)  # until there is a child to share them with
     clean = replace(inherited, environ=without_twins(inherited.environ))
     forked_ns = time.monotonic_ns()
     pid = start_child(options, facts, actions, clean, theirs)
+    inherit.block_signals()
     theirs.close()
     story.forked = True
 
@@ -221,5 +222,5 @@ def failed_action(
         ACTION_CODES.get(type(action), "launch-failed"),
         f"could not {action.describe()}: {os.strerror(errno)}",
         why="the kernel refused it in the process that was to become the program",
-        values={"errno": errno},
+        values={**action.values(), "errno": errno},
     )

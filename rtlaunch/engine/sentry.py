@@ -52,6 +52,7 @@ class Sentry(Observer):
         self.reader: proc.StatReader | None = None
         self.watch: watching.Watch | None = None
         self.armed: Stat | None = None
+        self.arm_at_proof = options.arm.when == "locked"
         self.deadline_ns = 0  # of --arm TIME
         self.exec_ns = 0  # of an exec that was not announced yet, and not seen by perf
         self.alarm_ns = 0  # when it will count as unannounced
@@ -86,10 +87,9 @@ class Sentry(Observer):
         if self.armed is not None:
             self.armed = self.reader.read() if self.reader else None
             return
-        when = self.options.arm.when
-        if when == "locked":
+        if self.arm_at_proof:
             self.arm_now()
-        elif when == "time" and not self.deadline_ns:
+        elif self.options.arm.when == "time" and not self.deadline_ns:
             self.deadline_ns = time.monotonic_ns() + self.options.arm.after_ns
 
     def start(self) -> None:
@@ -98,7 +98,8 @@ class Sentry(Observer):
             self.watch.start(self)
 
     def arm_now(self) -> None:
-        """Count from here on; nothing happens if that is so already."""
+        """Count from here on, or from the proof if that is still to come; once is enough."""
+        self.arm_at_proof = True  # a signal (--arm) may precede it
         if self.armed is not None or self.reader is None or self.watch is None:
             return
         now = time.monotonic_ns()
@@ -244,8 +245,8 @@ class Sentry(Observer):
     def exceeded(self, kind: str, count: int) -> None:
         """End the target, which took more faults than it may."""
         self.limit_exceeded = True
+        self.send(SIGTERM)  # first: stderr may keep us waiting
         self.listener.fault(f"{count} {kind} faults are over --max-{kind}: ending it")
-        self.send(SIGTERM)
 
     def unannounced(self, exec_ns: int) -> None:
         """Say at once that an image runs unlocked."""

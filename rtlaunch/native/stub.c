@@ -14,12 +14,14 @@
  * run by path, with -S, which saves a third of the interpreter's start. Where it is not there (an editable
  * install, an interpreter by another name) the interpreter looks for it: -m rtlaunch.
  *
- * Two things can only be done here, before the interpreter starts, and are told to it as
- * -X rtlaunch=IGNORED:PID:
+ * Three things can only be done here, before the interpreter starts, and are told to it as
+ * -X rtlaunch=IGNORED:PID:HELD:
  *   IGNORED  which of SIGPIPE and SIGXFSZ were ignored, as Python ignores both by itself (a signal mask, hex);
  *   PID      a child that opens a perf event and ends. The first event of a machine takes 7 to 15 ms, in
  *            which the kernel waits for all CPUs (kernel/events/core.c, account_event); here they pass
  *            while the interpreter starts. 0 where no program is to be launched (no `--`). Python reaps it.
+ *   HELD     1 if SIGINT is blocked by us, 0 if it was before. The interpreter takes it to raise
+ *            KeyboardInterrupt, wherever it is in its own start; our first line lets it through.
  *
  * It must not read or change the environment, or understand an argument but `--`.
  */
@@ -49,10 +51,12 @@
 #define STANDARD_ERROR 2
 
 /* include/uapi/asm-generic/signal.h; the C library's header would bring its own struct sigaction. */
+#define SIGINT 2
 #define SIGPIPE 13
 #define SIGCHLD 17
 #define SIGXFSZ 25
 #define SIG_IGN 1
+#define SIG_BLOCK 0
 #define SIGSET_BYTES 8
 
 /* PY -I -X rtlaunch=... -S MAIN or PY -I -X rtlaunch=... -m rtlaunch, and the NULL at the end. */
@@ -116,6 +120,16 @@ static int sys_is_ignored(int signal_number)
 
     arch_syscall(__NR_rt_sigaction, signal_number, 0, (long)action, SIGSET_BYTES, 0, 0);
     return action[0] == SIG_IGN;
+}
+
+/* Block a signal; return whether it was blocked before. */
+static int sys_block(int signal_number)
+{
+    uint64_t mask = (uint64_t)1 << (signal_number - 1);
+    uint64_t before = 0;
+
+    arch_syscall(__NR_rt_sigprocmask, SIG_BLOCK, (long)&mask, (long)&before, SIGSET_BYTES, 0, 0);
+    return (before & mask) != 0;
 }
 
 static long sys_fork(void)
@@ -354,13 +368,14 @@ static long warm_up(void)
     return pid > 0 ? pid : 0;
 }
 
-/* Write rtlaunch=IGNORED:PID. */
+/* Block SIGINT, and write rtlaunch=IGNORED:PID:HELD. */
 static void tell(struct text *told, long pid)
 {
     static const char *const masks[] = {"0", "1000", "1000000", "1001000"}; /* bits 12 and 24 */
 
     join(told, "rtlaunch=", masks[sys_is_ignored(SIGPIPE) + 2 * sys_is_ignored(SIGXFSZ)], ":");
     append_number(told, pid);
+    append(told, sys_block(SIGINT) ? ":0" : ":1");
 }
 
 /* Put our arguments before those that we were given; argv[0] is the interpreter, which finds its

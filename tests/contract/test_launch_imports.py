@@ -22,7 +22,7 @@ SLOW = (
 ONLY_FOR_WORDS = (
     "core.units", "core.kinds", "core.profile", "core.broken", "core.binfmt", "core.unproven",
     "core.remedy", "core.where", "report.text", "report.document", "cli.app", "cli.surroundings",
-    "cli.report_file", "linux.profiles", "linux.host",
+    "cli.report_file", "cli.early", "cli.outlet", "linux.profiles", "linux.host",
 )
 # fmt: on
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -116,6 +117,18 @@ def test_no_text_of_ours_reaches_a_terminal_raw(line):
     err = line.refused("--memlock", "\x1b[2J\n8M", "--", "RUN")
     assert "\x1b" not in err
     line.refused(b"--memlock=\xff\xfe", "--", "RUN")
+
+
+@pytest.mark.parametrize("limit", ["64K", "256K", "513K"])
+def test_the_smaller_stack_that_is_advised_is_taken(rtlaunch, limit):
+    """stack-limit: the line to try now is not refused again, however little the limit leaves."""
+    refused = rtlaunch.run("--limit", f"stack={limit}", "--", "true")
+    (finding,) = refused.report["findings"]
+    assert finding["code"] == "stack-limit"
+    _, *advised = shlex.split(finding["remedy"]["try_now"])
+    ours = advised.index("--report")
+    del advised[ours : ours + 2]
+    assert rtlaunch.run(*advised).code == 0
 
 
 # ---- environment ----

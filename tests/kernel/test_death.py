@@ -65,8 +65,10 @@ def test_the_death_of_rtlaunch_reaches_the_program(
 ) -> None:
     """SIGKILL of rtlaunch: the program gets --pdeathsig, TERM by default, and nothing else.
 
-    The kernel sends it whenever the parent is another: rtlaunch has two threads (kernel/exit.c,
-    forget_original_parent), so that it may come twice.
+    Often twice, and both times from rtlaunch: the kernel sends it whenever the thread that is the
+    parent ends. It first gives the child to a thread of ours that is not ending yet, if there is
+    one, here the watcher (kernel/exit.c, forget_original_parent, find_new_reaper). Both threads
+    were killed at once, and which of them is quicker nobody can tell.
     """
     with running(rtlaunch, options, [targets / "signals"]) as run:
         kill(run)
@@ -74,6 +76,17 @@ def test_the_death_of_rtlaunch_reaches_the_program(
         assert run.end() == -signal.SIGKILL
         assert run.lines.all() in ("", f"{int(number)} 0 0\n")
         assert reap(run.target) == 0
+
+
+def test_without_a_watcher_it_comes_once(rtlaunch: Launcher, targets: Path) -> None:
+    """--watch none: rtlaunch is one thread, whose end is the only one."""
+    for _ in range(8):
+        with running(rtlaunch, ["--watch", "none"], [targets / "signals"]) as run:
+            kill(run)
+            assert run.lines.line() == f"{int(signal.SIGTERM)} 0 0"
+            run.end()
+            assert run.lines.all() == ""
+            assert reap(run.target) == 0
 
 
 def test_with_pdeathsig_none_the_program_lives_on(rtlaunch: Launcher, targets: Path) -> None:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import launching
 from tests.host import wait_until
-from tests.kernel.processes import adopting, is_alive, running, state, status
+from tests.kernel.processes import (
+    DEADLINE,
+    adopting,
+    alive_in,
+    children,
+    is_alive,
+    running,
+    state,
+    status,
+)
 from tests.kernel.terminal import INTERRUPT, LAST, QUIT, SHELLS, STOP, Job, Terminal, terminal
 
 if TYPE_CHECKING:
@@ -85,6 +97,58 @@ def test_a_new_window_size_reaches_the_program_once(shell: Terminal) -> None:
     shell.resize(40, 100)
     shell.lines.upto(f"{SIGWINCH} {SI_KERNEL} 0\n")
     assert job.taken() == []
+
+
+EARLY = 60  # interrupts
+FREEZE = "\x13"  # Ctrl-S
+
+
+def test_ctrl_c_at_any_instant_of_the_start_ends_it(tmp_path: Path) -> None:
+    """It dies of SIGINT, or the program does; none is lost, nothing is said, nobody is left."""
+    argv = [launching.stub(), "-q", "--", "sleep", "60"]
+    span = seconds_to_program(argv)
+    chance = random.Random(EARLY)
+    ends = [end_of_interrupted(argv, chance.uniform(0, span)) for _ in range(EARLY)]
+    assert set(ends) <= {(-SIGINT, ""), (128 + SIGINT, "")}, ends
+
+
+def seconds_to_program(argv: list[str | Path]) -> float:
+    """Return how long it takes until the program runs, and a little longer."""
+    began = time.monotonic()
+    with terminal(argv) as on:
+        wait_until(lambda: names(on) == ["sleep"], "the program does not start")
+        return 1.2 * (time.monotonic() - began)
+
+
+def names(on: Terminal) -> list[str]:
+    return [status(pid, "Name") for pid in children(on.leader.pid)]
+
+
+def end_of_interrupted(argv: list[str | Path], seconds: float) -> tuple[int | None, str]:
+    """Type Ctrl-C so long after the start; return the exit code, None if it lives on, and output.
+
+    The terminal itself shows nothing of the key.
+    """
+    with terminal(argv) as on:
+        wait_until(lambda: on.foreground() == on.leader.pid, "it has no terminal")
+        time.sleep(seconds)
+        on.type(INTERRUPT)
+        try:
+            code = on.leader.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            return None, on.lines.seen
+        wait_until(lambda: not alive_in(on.leader.pid), "somebody lives on")
+        return code, on.lines.all()
+
+
+def test_a_terminal_that_was_stopped_does_not_hold_the_end_up(tmp_path: Path) -> None:
+    """Ctrl-S, then the program ends: its exit code comes, whether our words are seen or not."""
+    argv = [launching.stub(), "-v", "--", "sh", "-c", "echo ready; read line; exit 7"]
+    with terminal(argv) as on:
+        on.lines.upto("ready")
+        on.type(FREEZE)
+        on.type("\n")
+        assert on.leader.wait(DEADLINE) == 7
 
 
 # ---- jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import fcntl
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from tests import books, schema
 from tests.host import wait_until
 from tests.kernel import attack
 from tests.kernel.faulting import make_file
+from tests.kernel.killing import can_trace
 from tests.kernel.programs import need_root
 from tests.skips import skip
 from tests.standing import standing
@@ -158,6 +160,95 @@ def test_a_refusal_after_the_fork_is_reported(as_user):
     assert lock["flags"] == ["current", "future"]
 
 
+# ---- refusals before there are options ----
+
+EARLY = {
+    "a value that is none": (["--nice", "99", "--", "true"], "usage"),
+    "an unknown option": (["--no-such-option", "--", "true"], "usage"),
+    "an unknown option's value": (["--no-such-option", "5", "--", "true"], "usage"),
+    "no dashes": (["true"], "usage"),
+    "no command": ([], "usage"),
+    "no such profile": (["--profile", "/no/such.toml", "--", "true"], "profile-missing"),
+}
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["after", "before"])
+@pytest.mark.parametrize(("words", "code"), EARLY.values(), ids=EARLY)
+def test_a_line_that_makes_no_sense_is_reported(rtlaunch, words, code, after):
+    """Whether --report stands before or behind what is wrong: refused, with that one finding."""
+    path = rtlaunch.report_path()
+    ours = ["--report", path]
+    dashes = words.index("--") if "--" in words else 0
+    at = dashes if after else 0
+    process = rtlaunch.start(*words[:at], *ours, *words[at:])
+    out, err = process.communicate(timeout=20)
+    report = json.loads(path.read_text())
+    assert_valid(report)
+    assert (process.returncode, out, err.count("rtlaunch: ")) == (125, "", 1)
+    assert (report["state"], report["verdict"], report["complete"]) == ("refused", "refused", True)
+    assert (report["exit"]["by"], report["exit"]["rtlaunch_code"]) == ("rtlaunch", 125)
+    (finding,) = report["findings"]
+    assert (finding["code"], finding["what"] in err) == (code, True)
+    assert all(finding["remedy"].values())
+    assert report["options"] == {}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+SOURCES = {
+    "the line": (["--report=PATH"], "", "other.json"),
+    "the environment": ([], "PATH", "other.json"),
+    "the profile": ([], "", "PATH"),
+    "the last on the line": (["--report", "other.json", "--report", "PATH"], "", "other.json"),
+    "a descriptor": (["--report", "fd:FD"], "", "other.json"),
+}
+
+
+@pytest.mark.parametrize(("words", "twin", "profiled"), SOURCES.values(), ids=SOURCES)
+def test_the_report_of_a_senseless_line_goes_where_it_would_have(rtlaunch, words, twin, profiled):
+    """The command line wins over the environment, that over a profile that can be read."""
+    path, profile = rtlaunch.report_path(), rtlaunch.folder / "robot.toml"
+    profile.write_text(f'format = 1\nreport = "{profiled}"\n'.replace("PATH", str(path)))
+    profile.chmod(0o644)
+    env = {**os.environ, "RTLAUNCH_REPORT": twin.replace("PATH", str(path))}
+    with path.open("w") as file:
+        fd = file.fileno()
+        filled = [word.replace("PATH", str(path)).replace("FD", str(fd)) for word in words]
+        more = ["--profile", profile, "--nice", "99", "--", "true"]
+        process = rtlaunch.start(*filled, *more, env=env, pass_fds=[fd])
+        process.communicate(timeout=20)
+    assert json.loads(path.read_text())["findings"][0]["code"] == "usage"
+    assert not (rtlaunch.folder / "other.json").exists()
+
+
+NOT_OURS = {
+    "the program's, no dashes": ["--quiet", "true", "--report", "PATH"],
+    "the program's": ["--nice", "99", "--", "true", "--report", "PATH"],
+    "another option's value": ["--nice", "--report", "PATH", "--", "true"],
+    "a value that is none": ["--report", "fd:x", "--report={nope}", "--", "true"],
+    "no value": ["--report"],
+    "a plan's": ["plan", "--report", "PATH", "--nice", "99", "--", "true"],
+}
+
+
+@pytest.mark.parametrize("words", NOT_OURS.values(), ids=NOT_OURS)
+def test_what_only_looks_like_the_report_is_not_written_to(rtlaunch, words):
+    """An option of the program, a value, a line that runs nothing: no file is made."""
+    path = rtlaunch.folder / "mine"
+    process = rtlaunch.start(*(word.replace("PATH", str(path)) for word in words))
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err.count("rtlaunch: refused [")) == (125, 1)
+    assert list(rtlaunch.folder.iterdir()) == []
+
+
+def test_a_report_of_a_senseless_line_that_cannot_be_written_is_said(rtlaunch):
+    """Both are: the refusal, and that there is no report of it."""
+    process = rtlaunch.start("--report", "/nonexistent/r.json", "--nice", "99", "--", "true")
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err.count("rtlaunch: refused [")) == (125, 1)
+    assert "allowed [report-unwritable]: --report /nonexistent/r.json: No such file" in err
+    assert "refused [usage]: --nice" in err
+
+
 # ---- the file ----
 
 
@@ -191,6 +282,53 @@ def test_a_killed_rtlaunch_leaves_no_file(rtlaunch, targets):
         held.process.communicate(timeout=10)
         wait_until(lambda: not Path(f"/proc/{held.pid}").exists(), "the target lives on")
     assert list(rtlaunch.folder.iterdir()) == []
+
+
+def write_again(launcher, path):
+    """Replace the report at ``path``; return the exit code."""
+    process = launcher.start("--report", path, "--", "true")
+    process.communicate(timeout=20)
+    return process.returncode
+
+
+def test_what_a_kill_leaves_of_a_replacement_is_removed_by_the_next(rtlaunch):
+    """SIGKILL at the rename itself: the old report stands, beside it the new; one run later not."""
+    if not can_trace():
+        skip("no-strace")
+    path = rtlaunch.report_path()
+    path.write_text("the old one")
+    rtlaunch.prefix = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=/^rename:signal=KILL"]
+    assert write_again(rtlaunch, path) == -signal.SIGKILL
+    (left,) = (each for each in rtlaunch.folder.iterdir() if each != path)
+    assert (path.read_text(), left.suffix) == ("the old one", ".tmp")
+    rtlaunch.prefix = []
+    assert write_again(rtlaunch, path) == 0
+    assert_valid(json.loads(path.read_text()))
+    assert list(rtlaunch.folder.iterdir()) == [path]
+
+
+def test_what_others_have_beside_it_stays(rtlaunch):
+    """A file that is being written, another report's, a link, one of another shape."""
+    path = rtlaunch.report_path()
+    for name in ("", ".1.tmp", ".x.tmp", ".12.json", "2.13.tmp"):
+        path.with_name(path.name + name).write_text("the old one")
+    path.with_name(path.name + ".14.tmp").symlink_to("/etc/passwd")
+    before = set(rtlaunch.folder.iterdir())
+    with path.with_name(path.name + ".1.tmp").open() as written:
+        fcntl.flock(written, fcntl.LOCK_EX)
+        assert write_again(rtlaunch, path) == 0
+    assert set(rtlaunch.folder.iterdir()) == before
+    assert_valid(json.loads(path.read_text()))
+
+
+def test_a_leftover_of_the_same_pid_is_not_taken_for_the_report(rtlaunch):
+    """In a container every rtlaunch may be pid 1: what an earlier one left is not published."""
+    path = rtlaunch.report_path()
+    path.write_text("the old one")
+    rtlaunch.prefix = ["sh", "-c", f'echo left >{path}.$$.tmp; exec "$@"', "sh"]
+    assert write_again(rtlaunch, path) == 0
+    assert_valid(json.loads(path.read_text()))
+    assert list(rtlaunch.folder.iterdir()) == [path]
 
 
 def test_placeholders(rtlaunch):
@@ -297,6 +435,7 @@ def test_an_unwritable_place_is_refused(rtlaunch, tmp_path, to, reason):
     assert err.startswith("rtlaunch: refused [report-unwritable]: --report ")
     assert reason in err.splitlines()[0]
     assert err.count("[report-unwritable]") == 1
+    assert f"try now: rtlaunch --report fd:2 -- touch {marker}\n" in err
 
 
 def test_a_place_of_others_is_refused(as_user, tmp_path):

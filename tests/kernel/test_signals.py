@@ -115,21 +115,86 @@ def test_a_signal_the_program_does_not_take_ends_it_and_the_run(
         assert target.process.wait(10) == 128 + signal.SIGTERM
 
 
-def test_an_interrupt_while_rtlaunch_starts_is_a_plain_death(
-    rtlaunch: Launcher, tmp_path: Path
-) -> None:
-    """Ctrl-C before there is a program: rtlaunch dies of it without a traceback, nothing starts."""
+# ---- before there is a program
+
+LOADER, INTERPRETER, SCRIPT, OURS = (
+    "/libc.so.6", "/encodings/", "/rtlaunch/__main__.py", "/rtlaunch/engine/"
+)  # fmt: skip
+
+
+def interrupt_at(launcher: Launcher, file: str, trace: Path, *words: str | Path) -> None:
+    """Let ``rtlaunch WORDS``, from now on, be interrupted as it opens its first such file."""
     if not can_trace():
         skip("no-strace")
-    trace, marker = tmp_path / "trace", tmp_path / "marker"
-    command, strace = ["--", "touch", marker], ["strace", "-qq", "-e", "trace=openat", "-o", trace]
-    rtlaunch.prefix = strace
-    assert rtlaunch.run(*command).code == 0
-    marker.unlink()
+    strace = ["strace", "-qq", "-e", "trace=openat", "-o", str(trace)]
+    launcher.prefix = strace
+    launcher.start(*words).communicate(timeout=20)
     opened = [line for line in trace.read_text().splitlines() if line.startswith("openat(")]
-    ours = next(at for at, line in enumerate(opened, 1) if "/rtlaunch/engine/" in line)
-    rtlaunch.prefix = [*strace, "-e", f"inject=openat:signal=INT:when={ours}"]
-    run = rtlaunch.start(*command)
+    when = next(at for at, line in enumerate(opened, 1) if file in line)
+    launcher.prefix = [*strace, "-e", f"inject=openat:signal=INT:when={when}"]
+
+
+@pytest.mark.parametrize("file", [LOADER, INTERPRETER, SCRIPT, OURS])
+def test_an_interrupt_while_rtlaunch_starts_is_a_plain_death(
+    rtlaunch: Launcher, tmp_path: Path, file: str
+) -> None:
+    """Ctrl-C before there is a program: rtlaunch dies of it without a traceback, nothing starts."""
+    marker = tmp_path / "marker"
+    interrupt_at(rtlaunch, file, tmp_path / "trace", "--", "touch", marker)
+    marker.unlink()
+    run = rtlaunch.start("--", "touch", marker)
     out, err = run.communicate(timeout=10)
     assert (run.returncode, out, err) == (-signal.SIGINT, "", "")
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("words", [["plan", "--", "true"], ["--help"], ["explain", "usage"]])
+def test_an_interrupt_at_the_start_of_another_command_is_a_plain_death(
+    rtlaunch: Launcher, tmp_path: Path, words: list[str]
+) -> None:
+    """Not of a launch alone."""
+    interrupt_at(rtlaunch, SCRIPT, tmp_path / "trace", *words)
+    run = rtlaunch.start(*words)
+    out, err = run.communicate(timeout=10)
+    assert (run.returncode, out, err) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("blocked", [[], [signal.SIGINT], [signal.SIGINT, signal.SIGUSR1]])
+def test_what_was_blocked_at_the_start_is_blocked_in_the_program(
+    rtlaunch: Launcher, blocked: list[signal.Signals]
+) -> None:
+    """What rtlaunch holds back while it starts leaves no trace in the program's mask."""
+
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+
+    out = rtlaunch.run("--", "grep", "SigBlk", "/proc/self/status", preexec_fn=block).out
+    assert int(out.split()[1], 16) == sum(1 << number - 1 for number in blocked)
+
+
+def test_an_interrupt_that_is_ignored_is_nothing_to_rtlaunch_either(
+    rtlaunch: Launcher, tmp_path: Path
+) -> None:
+    """As a shell starts its background jobs: SIGINT at the start is lost, the program runs."""
+    interrupt_at(rtlaunch, SCRIPT, tmp_path / "trace", "--", "sh", "-c", "exit 3")
+
+    def ignore() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    ran = rtlaunch.run("--", "sh", "-c", "exit 3", preexec_fn=ignore)
+    assert (ran.code, ran.err) == (3, "")
+
+
+# ---- arming
+
+
+def test_a_signal_that_arms_may_come_before_the_proof(rtlaunch: Launcher) -> None:
+    """--arm signal:USR1, sent as the program announces itself: it arms at the proof, unseen."""
+    if not can_trace():
+        skip("no-strace")
+    first_message = ["-e", "trace=recvmsg", "-e", "inject=recvmsg:signal=USR1:when=1"]
+    rtlaunch.prefix = ["strace", "-qq", "-o", os.devnull, *first_message]
+    ran = rtlaunch.run("--arm", "signal:USR1", "--", "true")
+    times = ran.report["time"]
+    assert (ran.code, ran.report["verdict"]) == (0, "clean")
+    assert times["proven_ns"] <= times["armed_ns"] <= times["go_ns"]

@@ -6,7 +6,8 @@ import fcntl
 import json
 import os
 import subprocess
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,15 +87,28 @@ def broken_stream(kind: str) -> Iterator[dict[str, Any]]:
         yield {"stderr": None, "preexec_fn": lambda: os.close(2)}
         return
     if kind == "full":
-        fd = os.open("/dev/full", os.O_WRONLY)
+        reader = fd = os.open("/dev/full", os.O_RDWR)
     else:
         reader, fd = os.pipe()
+    if kind == "broken pipe":
         os.close(reader)
+    if kind == "stuck":
+        fill(fd)
     yield {"stderr": fd}
-    os.close(fd)
+    for each in {reader, fd} if kind == "stuck" else {fd}:
+        os.close(each)
 
 
-BROKEN = ["full", "broken pipe", "closed"]
+def fill(pipe: int) -> None:
+    """Write until nothing more fits; the descriptor blocks again afterwards."""
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe, bytes(4096))
+    os.set_blocking(pipe, True)
+
+
+BROKEN = ["full", "broken pipe", "closed", "stuck"]
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -115,7 +129,7 @@ def test_a_broken_stderr_does_not_change_a_refusal(rtlaunch: Launcher, kind: str
     assert ran.report["verdict"] == "refused"
 
 
-@pytest.mark.parametrize("kind", ["full", "broken pipe"])
+@pytest.mark.parametrize("kind", ["full", "broken pipe", "stuck"])
 def test_faults_that_cannot_be_told_are_counted(
     rtlaunch: Launcher, targets: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -133,10 +147,28 @@ def test_faults_that_cannot_be_told_are_counted(
         assert json.loads(run.report.read_text())["watch"]["after_arm"]["major"] >= 40
 
 
+def test_a_reader_that_is_slow_gets_all_of_it(rtlaunch: Launcher) -> None:
+    """A full pipe, read a page at a time and every 20 ms: no line is lost, none is cut."""
+    reader, writer = os.pipe()
+    fill(writer)
+    command = ["sh", "-c", "exit 7"]
+    run = rtlaunch.start(*SAYS_MUCH, "--", *command, stdout=subprocess.DEVNULL, stderr=writer)
+    os.close(writer)
+    said = ""
+    while page := os.read(reader, 4096):
+        said += page.lstrip(b"\0").decode()
+        time.sleep(0.02)
+    os.close(reader)
+    assert run.wait(DEADLINE) == 7
+    assert said.startswith("rtlaunch: ") and said.endswith("\n")
+    assert all(line.startswith("rtlaunch: ") for line in said.splitlines())
+    assert "rtlaunch: not locked: lock" in said
+
+
 # ---- the report
 
 
-@pytest.mark.parametrize("kind", ["full", "broken pipe"])
+@pytest.mark.parametrize("kind", ["full", "broken pipe", "stuck"])
 def test_a_report_that_cannot_be_written_costs_the_program_nothing(
     rtlaunch: Launcher, kind: str
 ) -> None:

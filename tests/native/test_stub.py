@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 REFUSED = 125
 OWN = 6  # words before ours: the interpreter, -I -X TOLD, -m rtlaunch
-TOLD = "rtlaunch=0:0"  # no signal ignored, no child
+TOLD = "rtlaunch=0:0:1"  # no signal ignored, no child, SIGINT held back
 SHELLS_OWN = 10  # where dash keeps the script that it reads
 
 
@@ -227,7 +229,7 @@ def test_signals_that_python_ignores_by_itself_are_told(
     script = f"trap '' {ignored}; exec \"$0\""
     words = ["sh", "-c", script, str(prefix / "bin" / "rtlaunch")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[3] == f"rtlaunch={mask:x}:0"
+    assert done.stdout.splitlines()[3] == f"rtlaunch={mask:x}:0:1"
 
 
 def test_child_that_opens_the_first_event_is_told(prefix: Path) -> None:
@@ -235,7 +237,28 @@ def test_child_that_opens_the_first_event_is_told(prefix: Path) -> None:
     python = add_interpreter(prefix / "bin" / "python3")
     python.write_text('#!/bin/sh\nread -r children </proc/$$/task/$$/children\necho $3 $children\n')
     told, *children = lines(prefix, "--", "true")[0].split()
-    assert children == [told.removeprefix("rtlaunch=0:")]
+    assert children == [told.split(":")[1]]
+
+
+@pytest.mark.parametrize(("blocked", "held"), [([], 1), ([signal.SIGINT], 0)])
+def test_interrupts_are_held_back_while_the_interpreter_starts(
+    prefix: Path, blocked: list[signal.Signals], held: int
+) -> None:
+    """SIGINT is blocked, and nothing else; whether it was so before is told."""
+    python = add_interpreter(prefix / "bin" / "python3")
+    say = "import sys; print(sys.argv[3], *open('/proc/self/status'), sep='\\n')"
+    python.write_text(f"#!{sys.executable}\n{say}\n")  # no shell: that would clear its mask
+    done = subprocess.run(
+        [str(prefix / "bin" / "rtlaunch")],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, blocked),
+    )
+    told, *status = done.stdout.splitlines()
+    assert told == f"rtlaunch=0:0:{held}"
+    (mask,) = (line.split()[1] for line in status if line.startswith("SigBlk:"))
+    assert int(mask, 16) == 1 << signal.SIGINT - 1
 
 
 # ---- refusals ----

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 from rtlaunch.core import plan, preflight
 from rtlaunch.core.limits import Limit
 from rtlaunch.core.record import replace
+from rtlaunch.core.remedy import Context, remedy
 from rtlaunch.core.units import UNLIMITED
+from rtlaunch.core.where import PLAIN, Where
+from rtlaunch.engine.launch import failed_action
 from tests.unit.deciding import ALL, MIB, NOBODY, ROOT, facts, options
 
 SYS_RESOURCE = 1 << 24
@@ -100,3 +105,40 @@ def test_each_action_says_what_it_does_with_its_values():
     assert "become nobody (uid 65534, gid 65534, groups [65534])" in said
     assert "raise ambient CAP_IPC_LOCK" in said
     assert any("mlockall(MCL_CURRENT|MCL_FUTURE)" in line for line in said)
+
+
+def test_what_is_so_already_is_no_step():
+    """A limit that stays, and no_new_privs that is set, are left out; the limit is still known."""
+    limits = dict(facts().limits) | {"memlock": Limit(UNLIMITED, UNLIMITED)}
+    known = facts(limits=limits, who=replace(ROOT, no_new_privs=True))
+    asked = options(core="8M", limit="nofile=8M", no_new_privs="true")
+    assert kinds(asked, known) == [plan.Execute, plan.Lock, plan.WatchFaults]
+    changed = [step.change.name for step in plan.before_exec(asked, known)[:3]]
+    assert changed == ["memlock", "core", "nofile"]
+
+
+def test_each_action_that_may_fail_knows_its_values():
+    """A remedy for what the kernel refused in the child has the values that preflight's has."""
+    asked = options(
+        sched="rr:7", cpu_list="0-1", nice="-5", user="nobody", ambient_caps="ipc_lock",
+        memlock="64M", core="inherit",
+    )  # fmt: skip
+    steps = plan.before_exec(asked, facts(account=NOBODY))
+    assert [step.values() for step in steps] == [
+        {"limit": "memlock", "asked": "64 MiB", "soft": 64 * MIB, "hard": 8 * MIB},
+        {"asked": [0, 1]},
+        {"policy": "rr", "priority": 7},
+        {"nice": -5},
+        {"user": "nobody", "uid": 65534},
+        {"capability": "CAP_IPC_LOCK"},
+    ]
+
+
+def test_the_remedy_for_what_the_kernel_refused_has_its_values():
+    """EPERM for a limit above fs.nr_open: limit and value are in what is advised."""
+    steps = plan.make_plan(options(limit="nofile=16M", memlock="inherit", core="inherit"), facts())
+    finding = failed_action(steps, facts(), 0, errno.EPERM)
+    assert finding.code == "limit-raise"
+    assert finding.values["errno"] == errno.EPERM
+    advised = remedy(finding, Where(PLAIN, "as captured"), Context())[1]
+    assert f"prlimit --pid $$ --nofile={16 * MIB} && rtlaunch" in advised

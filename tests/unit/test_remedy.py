@@ -37,7 +37,7 @@ from rtlaunch.core.where import (
 )
 
 MIB = 1 << 20
-TYPED = Context("--prefault-stack 1M", "./app -x")
+TYPED = Context(("--prefault-stack", "1M"), "./app -x")
 MEMLOCK_VALUES = {"needed_bytes": 11 * MIB, "soft": 8 * MIB, "hard": 8 * MIB}
 
 
@@ -185,6 +185,72 @@ def test_settings_of_the_machine_are_changed_outside(code, kind, outside):
     _, try_now, for_good = remedy(Finding(code, "what"), at(kind), TYPED)
     assert try_now.startswith(f"on the {outside}: ")
     assert for_good.startswith(f"on the {outside}: ")
+
+
+# --- the line that was typed ------------------------------------------------------------------
+
+
+def line_for(code: str, *typed: str, **values) -> str:
+    """Return what is to be tried now, for a line that was typed with these options."""
+    return remedy(Finding(code, "what", values=values), at(PLAIN, uid=0), Context(typed))[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "corrected"),
+    [
+        (["-v", "--report", "/no/r", "--nice", "3"], "-v --report fd:2 --nice 3"),
+        (["--report=/no/r", "-v"], "--report fd:2 -v"),
+        (["--report", "/no/r", "-q", "--report=/no/s"], "--report fd:2 -q"),
+        (["--profile", "--report", "-q"], "--profile --report -q --report fd:2"),
+        (["-v"], "-v --report fd:2"),
+    ],
+)
+def test_the_corrected_option_stands_where_the_wrong_one_stood(typed, corrected):
+    """Never twice; what only looks like it, the value of another option, is left alone."""
+    assert line_for("report-unwritable", *typed) == f"rtlaunch {corrected} -- COMMAND"
+
+
+@pytest.mark.parametrize(
+    ("typed", "corrected"),
+    [
+        ("--limit stack=64M", "--limit stack=1M"),
+        ("--limit=stack=64M --limit nofile=9", "--limit stack=1M --limit nofile=9"),
+        ("--limit nofile=9", "--limit nofile=9 --limit stack=1M"),
+    ],
+)
+def test_a_corrected_limit_replaces_that_limit_alone(typed, corrected):
+    """--limit is there once for each name."""
+    text = line_for("memlock-headroom", *typed.split(), **MEMLOCK_VALUES)
+    assert f"rtlaunch {corrected} -- COMMAND" in text
+
+
+def test_a_list_is_added_to():
+    """--allow adds up: what was allowed stays so."""
+    text = line_for("target-static", "--allow", "shim-path")
+    assert "rtlaunch --allow shim-path --allow target-static -- COMMAND" in text
+
+
+def test_a_user_is_named_once():
+    """--user alice, advised to who typed --user bob."""
+    text = remedy(Finding("capability-missing", "what"), at(PLAIN), Context(("--user", "bob")))[1]
+    assert text == "sudo rtlaunch --user alice -- COMMAND"
+
+
+@pytest.mark.parametrize(
+    ("room", "fits"),
+    [(0, "none"), (4095, "none"), (4096, "4K"), (100_000, "64K"), (1 << 20, "1M")],
+)
+def test_a_stack_that_is_advised_fits(room, fits):
+    """The largest power of two that the limit leaves room for; below a page nothing is touched."""
+    text = line_for("stack-limit", "--prefault-stack", "8M", room_bytes=room)
+    assert text == f"rtlaunch --prefault-stack {fits} -- COMMAND"
+
+
+def test_a_limit_asked_too_low_is_not_asked_again():
+    """--memlock 64K under a hard limit that is too low itself: raising that one alone cures not."""
+    values = {**MEMLOCK_VALUES, "soft": 64 << 10}
+    text = line_for("memlock-limit", "--memlock", "64K", **values)
+    assert text == f"prlimit --pid $$ --memlock={64 * MIB} && rtlaunch --memlock max -- COMMAND"
 
 
 # --- values ----------------------------------------------------------------------------------
