@@ -118,7 +118,7 @@ def test_a_signal_the_program_does_not_take_ends_it_and_the_run(
 # ---- before there is a program
 
 LOADER, INTERPRETER, SCRIPT, OURS = (
-    "/libc.so.6", "/encodings/", "/rtlaunch/__main__.py", "/rtlaunch/engine/"
+    "/libc.so.6", "/encodings/", "/rtlaunch/__main__.py", "/rtlaunch/launch."
 )  # fmt: skip
 
 
