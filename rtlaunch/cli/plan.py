@@ -36,7 +36,9 @@ def run(
     options, command, warnings = order(raw, typed, environ)
     facts = survey(options, command, environ)
     found = preflight.findings(options, facts)
-    steps = [action.describe() for action in make_plan(options, facts, found)]
+    way, _ = preflight.way_in(options, facts)
+    actions = make_plan(options, facts, found, way)
+    steps = [action.describe() for action in actions]
     words = [*as_typed(raw), "--", *command]
     findings = [surroundings.with_remedy(finding, words) for finding in (*warnings, *found)]
     if as_json:

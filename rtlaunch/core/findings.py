@@ -44,6 +44,9 @@ CODES: dict[str, tuple[str, int, bool]] = {
     "target-machine": (ERROR, EXIT_REFUSED, True),
     "shim-missing": (ERROR, EXIT_REFUSED, True),
     "shim-path": (ERROR, EXIT_REFUSED, True),
+    # what ptrace cannot reach
+    "ptrace-denied": (ERROR, EXIT_REFUSED, True),
+    "inject-failed": (ERROR, EXIT_REFUSED, True),
     # limits, privileges, scheduling
     "memlock-limit": (ERROR, EXIT_REFUSED, True),
     "memlock-headroom": (WARNING, EXIT_REFUSED, True),

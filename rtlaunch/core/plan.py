@@ -15,6 +15,8 @@ from rtlaunch.core.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rtlaunch.core.facts import Account, Facts
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.options import Options
@@ -145,6 +147,14 @@ class SetNoNewPrivs(Step):
         return "set no_new_privs"
 
 
+class Trace(Step):
+    """Let the launcher trace the child, so that it stops at its exec (ptrace(2), PTRACE_SEIZE)."""
+
+    def describe(self) -> str:
+        """Say what the tracing is for."""
+        return "stop it at its exec by ptrace, and lock it from outside"
+
+
 class Execute(Step):
     """Start the program (execve(2)), the shim first in LD_PRELOAD unless ``preload`` is empty."""
 
@@ -192,7 +202,7 @@ class WatchFaults(Step):
 
 Action = (
     SetLimit | SetAffinity | SetScheduler | SetNice | SetTimerSlack | BecomeUser | RaiseAmbient
-    | SetNoNewPrivs | Execute | Lock | WatchFaults
+    | SetNoNewPrivs | Trace | Execute | Lock | WatchFaults
 )  # fmt: skip
 
 
@@ -276,19 +286,58 @@ def changes_something(action: Action, facts: Facts) -> bool:
     return not (isinstance(action, SetNoNewPrivs) and facts.who.no_new_privs)
 
 
+# Of these, what a process that is stopped at its exec can be locked in spite of. The secure ones
+# keep their privileges under a tracer that holds CAP_SYS_PTRACE (cap_bprm_creds_from_file).
+BY_PTRACE = frozenset(("target-static", "shim-missing", "shim-path"))
+BY_PRIVILEGED_PTRACE = frozenset(("target-setuid", "target-file-caps"))
+
+PRELOAD, PTRACE = "preload", "ptrace"
+WHY_PTRACE = {
+    "target-static": "the program is static: no loader runs before it",
+    "target-setuid": "the program is set-uid or set-gid: its loader drops LD_PRELOAD",
+    "target-file-caps": "the program has file capabilities: its loader drops LD_PRELOAD",
+    "shim-missing": "there is no shim for this machine",
+    "shim-path": "LD_PRELOAD cannot carry the shim's path",
+}
+
+
+def via(options: Options, facts: Facts, codes: Iterable[str]) -> tuple[str, str]:
+    """Return the way into the target, preload or ptrace, and the rule that chose it.
+
+    ``codes`` are those of the findings that a preload would meet.
+    """
+    if options.via != "auto":
+        return options.via, "asked for"
+    reached = BY_PTRACE | (BY_PRIVILEGED_PTRACE if facts.reach.reads_any else frozenset())
+    for code in codes:
+        if code in reached:
+            return PTRACE, WHY_PTRACE[code]
+    return PRELOAD, "the program is dynamic, and its loader honours LD_PRELOAD"
+
+
+def reached_by(way: str, facts: Facts) -> frozenset[str]:
+    """Return the codes of what stands against a preload and not against ``way``."""
+    if way != PTRACE:
+        return frozenset()
+    return BY_PTRACE | (BY_PRIVILEGED_PTRACE if facts.reach.reads_any else frozenset())
+
+
 def make_plan(
-    options: Options, facts: Facts, findings: tuple[Finding, ...] = ()
+    options: Options, facts: Facts, findings: tuple[Finding, ...] = (), way: str = PRELOAD
 ) -> tuple[Action, ...]:
     """Return the whole plan of a launch, but what changes nothing.
 
-    It is without preload where waived findings rule that out.
+    It is without preload where waived findings rule that out, or ptrace was asked for.
     """
     codes = {finding.code for finding in findings}
-    preload = facts.shim.preload if facts.shim and not codes & UNREACHED else ""
+    asked = options.via != PTRACE and not codes & UNREACHED
+    preload = facts.shim.preload if facts.shim and asked else ""
     steps = tuple(step for step in before_exec(options, facts) if changes_something(step, facts))
     if "limit-raise" in codes:
         steps = tuple(map(as_far_as_possible, steps))
+    traced = (Trace(),) if way == PTRACE and options.lock else ()
     return (
+        *traced,
         *steps,
         Execute(facts.target.path, facts.target.argv, preload),
         Lock(options.lock, options.prefault_stack, options.children),

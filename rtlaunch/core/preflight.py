@@ -41,9 +41,22 @@ def waive(finding: Finding, options: Options) -> Finding:
 
 
 def of_target(options: Options, facts: Facts) -> Iterable[Finding]:
-    """Find what is wrong with the command itself, or keeps a preload from reaching it."""
+    """Find what is wrong with the command itself, or keeps us from reaching it."""
+    found = against_preload(options, facts)
+    way, _ = plan.via(options, facts, (finding.code for finding in found))
+    passed = plan.reached_by(way, facts)
+    return tuple(finding for finding in found if finding.code not in passed)
+
+
+def against_preload(options: Options, facts: Facts) -> tuple[Finding, ...]:
+    """Return what is wrong with the command, or keeps a preload from its program."""
     who = plan.target_credentials(options, facts)
-    return judge(facts.target, who, facts.reach)
+    return (*judge(facts.target, who, facts.reach), *of_shim(options, facts))
+
+
+def way_in(options: Options, facts: Facts) -> tuple[str, str]:
+    """Return the way into the target, preload or ptrace, and why it is that one."""
+    return plan.via(options, facts, (finding.code for finding in against_preload(options, facts)))
 
 
 def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
@@ -285,7 +298,6 @@ def of_nice(options: Options, facts: Facts) -> Iterable[Finding]:
 CHECKS: tuple[Callable[[Options, Facts], Iterable[Finding]], ...] = (
     of_target,
     of_surroundings,
-    of_shim,
     of_user,
     of_caps,
     of_limits,

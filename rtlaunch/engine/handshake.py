@@ -25,11 +25,15 @@ from rtlaunch.linux import proc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Union
 
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
     from rtlaunch.core.outcome import Outcome
+    from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.listener import Listener
+
+    Speaker = Union["Conversation", Injection]  # noqa: UP007  (a name in quotes takes no |)
 
 MCL = {"current": 1, "future": 2, "onfault": 4}  # include/uapi/asm-generic/mman.h
 
@@ -49,6 +53,7 @@ class Conversation:
     """One image that announced itself: who it is, and the socket it is spoken to on."""
 
     __slots__ = ("entered_ns", "is_target", "kept", "pid", "sock")
+    can_keep = True  # that socket, once it was told to go
 
     def __init__(self, sock: _socket.socket, pid: int, is_target: bool, entered_ns: int) -> None:
         self.sock = sock
@@ -56,6 +61,10 @@ class Conversation:
         self.is_target = is_target
         self.entered_ns = entered_ns
         self.kept = False
+
+    def say(self, message: Message) -> None:
+        """Send it one message."""
+        channel.tell(self.sock, message)
 
 
 class Handshake:
@@ -112,7 +121,7 @@ class Handshake:
             self.outcome.time.entered_ns = self.outcome.time.entered_ns or conversation.entered_ns
         return conversation
 
-    def order(self, conversation: Conversation) -> Message:
+    def order(self, conversation: Speaker) -> Message:
         """Return the LOCK message: flags, and how far down the stack may be touched."""
         flags, signal = self.flags, 0
         if conversation.is_target:
@@ -135,23 +144,24 @@ class Handshake:
 
     # ---- record -> proof -> go
 
-    def conclude(self, conversation: Conversation, record: Message) -> None:
+    def conclude(self, conversation: Speaker, record: Message) -> None:
         """Judge a record and say go, or raise :class:`Refused` (the image still stands)."""
         if conversation.is_target:
             self.conclude_target(conversation, record)
         else:
             self.conclude_child(conversation, record)
-        channel.tell(conversation.sock, self.word_to_go(conversation))
+        conversation.say(self.word_to_go(conversation))
         if conversation.is_target:
             self.went += 1
             self.outcome.time.go_ns = self.outcome.time.go_ns or time.monotonic_ns()
 
-    def word_to_go(self, conversation: Conversation) -> Message:
+    def word_to_go(self, conversation: Speaker) -> Message:
         """Return GO; the target keeps the pair open where only that will tell of its next exec."""
-        conversation.kept = conversation.is_target and not self.sees_exec()
+        watched = self.sees_exec()
+        conversation.kept = conversation.is_target and conversation.can_keep and not watched
         return Message(protocol.GO, protocol.KEEP if conversation.kept else 0)
 
-    def conclude_child(self, conversation: Conversation, record: Message) -> None:
+    def conclude_child(self, conversation: Speaker, record: Message) -> None:
         """Let a child go on, locked or not; say so if not."""
         if not record.error:
             return
@@ -170,7 +180,7 @@ class Handshake:
         self.accepted.append(finding)
         self.listener.finding(finding)
 
-    def conclude_target(self, conversation: Conversation, record: Message) -> None:
+    def conclude_target(self, conversation: Speaker, record: Message) -> None:
         """Prove one image of the target, write it down, arm the watch."""
         pid = conversation.pid
         name = command_name(pid)
@@ -184,7 +194,7 @@ class Handshake:
         self.weigh(judged.findings)
         self.arm(pid, books)
 
-    def cannot_prove(self, conversation: Conversation, finding: Finding) -> None:
+    def cannot_prove(self, conversation: Speaker, finding: Finding) -> None:
         """Refuse an image whose books may not be read; where that was allowed, watch it."""
         pid = conversation.pid
         image = Image(path=executable(pid), at_ns=conversation.entered_ns, why=finding.what)
@@ -243,7 +253,7 @@ class Handshake:
 
     def write_down(
         self,
-        conversation: Conversation,
+        conversation: Speaker,
         record: Message,
         judged: proof.Judgement,
         books: proof.Books,

@@ -82,7 +82,8 @@ def launch(
         write_facts(options, facts, story.outcome)
         story.outcome.findings += tuple(other for other in found if other is not refusing)
         raise Refusal(refusing)
-    actions = planning.make_plan(options, facts, found)
+    way, _ = preflight.way_in(options, facts)
+    actions = planning.make_plan(options, facts, found, way)
     listener.plan(actions)
     ours, theirs = channel.open_channel()
     inherit.block_signals(but=inherit.KEYS)  # until there is a child to share them with
@@ -145,9 +146,10 @@ def make_supervisor(
     from rtlaunch.engine.supervise import Supervisor
 
     execute = next(action for action in actions if isinstance(action, planning.Execute))
+    traced = any(isinstance(action, planning.Trace) for action in actions)
     sentry = Sentry(options, facts, outcome, listener)
     handshake = Handshake(options, facts, outcome, listener, sentry.arm, sentry.sees_exec)
-    return Supervisor(outcome, handshake, sentry, ours, execute.preload)
+    return Supervisor(outcome, handshake, sentry, ours, execute.preload, traced)
 
 
 def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
@@ -162,8 +164,8 @@ def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
     outcome.target.uid, outcome.target.gid = who.euid, who.egid
     outcome.mode.chosen = "supervise"
     outcome.mode.why = "asked for" if options.mode == "supervise" else "the only mode so far"
-    outcome.lock.via, outcome.lock.flags = "preload", options.lock
-    outcome.lock.why = "the program is dynamic, and its loader honours LD_PRELOAD"
+    outcome.lock.via, outcome.lock.why = preflight.way_in(options, facts)
+    outcome.lock.flags = options.lock
     outcome.caps.launcher = facts.who.caps.as_dict()
     for action in planning.before_exec(options, facts):
         if isinstance(action, planning.SetLimit):

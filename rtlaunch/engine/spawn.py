@@ -12,7 +12,14 @@ import _signal
 import os
 
 from rtlaunch.core import plan
-from rtlaunch.core.protocol import CHANNEL_VARIABLE, EXIT_REFUSED, FAILED, Message, channel_variable
+from rtlaunch.core.protocol import (
+    CHANNEL_VARIABLE,
+    EXIT_REFUSED,
+    FAILED,
+    MESSAGE_BYTES,
+    Message,
+    channel_variable,
+)
 from rtlaunch.engine import channel, inherit
 from rtlaunch.engine.apply import PERFORM
 from rtlaunch.linux import prctl
@@ -79,11 +86,18 @@ class Child:
         """Perform one action, if it is one that stands before exec."""
         if isinstance(action, plan.Execute):
             self.execute(action, fd)
+        elif isinstance(action, plan.Trace):
+            self.await_tracer()
         elif type(action) in PERFORM:
             PERFORM[type(action)](action)
         if isinstance(action, plan.BecomeUser):
             self.account = action.account
             self.bind_to_launcher()  # the change of user cleared it
+
+    def await_tracer(self) -> None:
+        """Wait until the launcher traces us: at the end of file it is dead."""
+        if not self.channel.recv(MESSAGE_BYTES):
+            os._exit(EXIT_REFUSED)
 
     def bind_to_launcher(self) -> None:
         """Die with the launcher, and at once if it is dead already."""

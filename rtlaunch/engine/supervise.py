@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from rtlaunch.core.forwarding import Signal
     from rtlaunch.core.outcome import Outcome
+    from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.sentry import Sentry
 
 SIGNAL_EXIT_BASE = 128
@@ -51,6 +52,7 @@ class Supervisor:
         sentry: Sentry,
         ours: _socket.socket,
         shim_path: str,
+        traced: bool = False,
     ) -> None:
         self.outcome = outcome
         self.handshake = handshake
@@ -58,6 +60,8 @@ class Supervisor:
         self.channel = ours
         self.signals = libc.signalfd4(-1, ALL_SIGNALS)
         self.shim_path = shim_path
+        self.traced = traced
+        self.injection: Injection | None = None
         self.pid = 0
         self.ended = False
         self.settled_in = False
@@ -88,6 +92,8 @@ class Supervisor:
         """Supervise ``pid`` to its end; the outcome holds what became of it."""
         self.pid = self.handshake.target_pid = pid
         self.outcome.target.pid = pid
+        if self.traced:
+            self.begin_injection()
         self.on_child()
         while not self.ended:
             ready = self.poll.poll(self.patience_ms())
@@ -125,6 +131,8 @@ class Supervisor:
         if not self.awaiting:
             self.sentry.on_time()
             return
+        if self.injection:
+            return  # its exec takes long
         from rtlaunch.engine import silence
 
         if silence.runs_without_shim(self.pid, self.shim_path):
@@ -145,6 +153,41 @@ class Supervisor:
             self.handshake.went_unlocked(self.pid, finding.what)
         return None
 
+    # ---- from outside
+
+    def begin_injection(self) -> None:
+        """Trace the child, which waits for it; what the kernel has against that is a refusal."""
+        from rtlaunch.engine import inject
+
+        try:
+            self.injection = inject.Injection(self.pid)
+        except OSError as error:
+            self.weigh_untraced(inject.denied(self.pid, error))
+        channel.tell(self.channel, protocol.Message(protocol.GO))
+
+    def weigh_untraced(self, finding: Finding) -> None:
+        """Refuse a target that cannot be locked from outside, unless that was allowed."""
+        try:
+            self.handshake.weigh((finding,))
+        except Refused as refused:
+            self.refuse(refused.finding)
+
+    def on_exec(self, injection: Injection) -> None:
+        """Lock and prove the image that the target was stopped in, before its first instruction."""
+        from rtlaunch.engine import inject
+
+        self.sentry.image_entered(True, injection.entered_ns)
+        times = self.outcome.time
+        times.entered_ns = times.entered_ns or injection.entered_ns
+        try:
+            record = injection.lock(self.handshake.order(injection))
+            self.sentry.prepare()
+            self.conclude(injection, record)
+        except ProcessLookupError:
+            return  # SIGCHLD tells of it
+        except OSError as error:
+            self.refuse(inject.failed(self.pid, error))
+
     # ---- the shim
 
     def on_channel(self) -> None:
@@ -164,7 +207,8 @@ class Supervisor:
         Where no shim was preloaded, by leave of the user, this is the exec:
         the program runs, unlocked, and what is left to do is to watch it.
         """
-        if not self.shim_path and not self.handshake.went and not self.failure:
+        unlocked = not self.shim_path and not self.injection
+        if unlocked and not self.handshake.went and not self.failure:
             self.handshake.went_unlocked(self.pid, "not preloaded, as allowed")
             self.settle_in()
 
@@ -213,7 +257,7 @@ class Supervisor:
         del self.conversations[fd]
         conversation.sock.close()
 
-    def conclude(self, conversation: Conversation, record: protocol.Message) -> None:
+    def conclude(self, conversation: Conversation | Injection, record: protocol.Message) -> None:
         """Let an image go on, or refuse it."""
         try:
             self.handshake.conclude(conversation, record)
@@ -290,6 +334,14 @@ class Supervisor:
                 self.target_stopped(found.si_status)
 
     def target_stopped(self, number: int) -> None:
+        """Go on with an injection; else see to it that the shell sees its job stop."""
+        injection = self.injection
+        if injection is None or injection.state == injection.GONE:
+            self.stop_with_target(number)
+        elif injection.on_stop(number):
+            self.on_exec(injection)
+
+    def stop_with_target(self, number: int) -> None:
         """Stop with the target where the terminal stopped it, so that the shell sees its job stop.
 
         Who continues the group continues us; the target is continued again

@@ -21,6 +21,7 @@ from rtlaunch.core.elf import host_machine
 _GENERIC = {
     "rt_sigqueueinfo": 138,
     "prctl": 167,
+    "ptrace": 117,
     "mlockall": 230,
     "signalfd4": 74,
     "perf_event_open": 241,
@@ -31,6 +32,7 @@ NUMBERS = {
     "x86_64": {
         "rt_sigqueueinfo": 129,
         "prctl": 157,
+        "ptrace": 101,
         "mlockall": 151,
         "signalfd4": 289,
         "perf_event_open": 298,
@@ -85,6 +87,45 @@ def syscall(name: str, *args: int | bytes | None) -> int:
         code = _ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
     return result
+
+
+class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    """The C type char, of which buffers are made."""
+
+    _type_ = "c"
+
+
+def ptrace(request: int, pid: int, address: int, data: int) -> None:
+    """Make a ptrace request that gives nothing back (ptrace(2))."""
+    syscall("ptrace", request, pid, address, data)
+
+
+def ptrace_read(
+    request: int, pid: int, address: int, size: int, as_vector: bool = False
+) -> bytes:
+    """Make a ptrace request that fills a buffer of ``size`` bytes; return what it wrote.
+
+    ``as_vector``: the buffer is named by a struct iovec, which the kernel makes as long as what it
+    wrote; else all of it is returned.
+    """
+    buffer = (_Byte * size)()
+    where = _ctypes.addressof(buffer)
+    if not as_vector:
+        syscall("ptrace", request, pid, address, where)
+        return bytes(buffer)
+    vector = (_Long * 2)(where, size)
+    syscall("ptrace", request, pid, address, _ctypes.addressof(vector))
+    return bytes(buffer)[: vector[1]]
+
+
+def ptrace_write(
+    request: int, pid: int, address: int, values: bytes, as_vector: bool = False
+) -> None:
+    """Make a ptrace request that takes a buffer, named by a struct iovec or directly."""
+    buffer = (_Byte * len(values))(*values)
+    where = _ctypes.addressof(buffer)
+    vector = (_Long * 2)(where, len(values))
+    syscall("ptrace", request, pid, address, _ctypes.addressof(vector) if as_vector else where)
 
 
 def prctl(option: int, *args: int) -> int:

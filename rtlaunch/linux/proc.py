@@ -49,6 +49,21 @@ def read_text(pid: int, name: str) -> str:
     return b"".join(chunks).decode("utf-8", "surrogateescape")
 
 
+def read_vdso(pid: int) -> tuple[int, bytes]:
+    """Return address and bytes of the code that the kernel maps into every process (vdso(7)).
+
+    ``(0, b"")`` where it has none (the kernel was started with vdso=0); PermissionError where
+    ptrace access is denied.
+    """
+    lines = (line for line in read_text(pid, "maps").splitlines() if line.endswith("[vdso]"))
+    start, _, end = next(lines, "0-0").partition(" ")[0].partition("-")
+    fd = _open(pid, "mem")
+    try:
+        return int(start, 16), os.pread(fd, int(end, 16) - int(start, 16), int(start, 16))
+    finally:
+        os.close(fd)
+
+
 def thread_ids(pid: int) -> tuple[int, ...]:
     """List the threads of ``pid``; FileNotFoundError if it is gone."""
     return tuple(int(name) for name in os.listdir(f"/proc/{pid}/task"))
