@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 PROGRAM = "rtlaunch"
 RUN, HELP, VERSION, COMPLETION = "run", "help", "version", "completion"
 WITH_RUN_OPTIONS = ("plan", "check")  # their words are those of a run, and --json
-SUBCOMMANDS = (*WITH_RUN_OPTIONS, "explain")
-RESERVED = ("hugepages", "watch", "lock", "status", "fit", "verify")  # of later versions
+SUBCOMMANDS = (*WITH_RUN_OPTIONS, "explain", "status", "lock", "unlock")
+RESERVED = ("hugepages", "watch", "fit", "verify")  # of later versions
 COMPLETIONS = ("--install-completion", "--show-completion")  # typer's own
 COMPLETE_VARIABLE = "_RTLAUNCH_COMPLETE"  # set by the shell's completion script, also typer's
 

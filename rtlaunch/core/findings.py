@@ -47,6 +47,11 @@ CODES: dict[str, tuple[str, int, bool]] = {
     # what ptrace cannot reach
     "ptrace-denied": (ERROR, EXIT_REFUSED, True),
     "inject-failed": (ERROR, EXIT_REFUSED, True),
+    # a process that already runs
+    "process-missing": (ERROR, EXIT_REFUSED, False),
+    "process-unsuitable": (ERROR, EXIT_REFUSED, False),
+    "attach-denied": (ERROR, EXIT_REFUSED, False),
+    "attach-failed": (ERROR, EXIT_REFUSED, False),
     # limits, privileges, scheduling
     "memlock-limit": (ERROR, EXIT_REFUSED, True),
     "memlock-headroom": (WARNING, EXIT_REFUSED, True),

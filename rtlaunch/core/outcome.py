@@ -142,12 +142,28 @@ class UnlockedMapping(Record):
     why: str
 
 
+class Thread(Part):
+    """A thread of a process that was looked at while it ran; the counts are since it began."""
+
+    tid: int | None = None
+    name: str | None = None
+    state: str | None = None
+    policy: str | None = None
+    priority: int | None = None
+    nice: int | None = None
+    cpu_list: str | None = None
+    cpu: int | None = None
+    major_faults: int | None = None
+    minor_faults: int | None = None
+
+
 class Lock(Part):
     """The lock of the last image; the report's ``ok`` is the conjunction over all images.
 
     ``flags`` are mlockall's by name, empty for none; ``errno`` is the number
     that mlockall failed with; ``headroom_bytes`` is core.units.UNLIMITED where
-    no limit applies.
+    no limit applies; ``stopped_ns`` is how long one thread of a process that already ran stood
+    still for it.
     """
 
     via: str | None = None
@@ -159,6 +175,7 @@ class Lock(Part):
     headroom_bytes: int | None = None
     stack_bytes: int | None = None
     lock_ns: int | None = None
+    stopped_ns: int | None = None
     unlocked_mappings: Sequence[UnlockedMapping] = ()
 
 
@@ -230,6 +247,7 @@ class Outcome:
         "sched",
         "state",
         "target",
+        "threads",
         "time",
         "watch",
     )
@@ -245,6 +263,7 @@ class Outcome:
         self.limits: dict[str, Limit] = {}
         self.caps = Caps()
         self.sched = Sched()
+        self.threads: Sequence[Thread] = ()
         self.lock = Lock()
         self.watch = Watch()
         self.exit = Exit()

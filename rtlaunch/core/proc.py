@@ -26,7 +26,7 @@ class Status(Record):
 
     ``uids`` and ``gids`` are real, effective, saved, file system. A zombie or a
     kernel thread has no memory: its sizes are 0. ``seccomp`` is 0 off,
-    1 strict, 2 filter.
+    1 strict, 2 filter; ``tgid`` is the process of a thread, ``tracer`` who traces it, 0 nobody.
     """
 
     name: str
@@ -52,6 +52,9 @@ class Status(Record):
     cap_amb: int = 0
     no_new_privs: int = 0
     seccomp: int = 0
+    seccomp_filters: int = 0
+    tgid: int = 0
+    tracer: int = 0
     cpus: str = ""
 
 
@@ -96,6 +99,9 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "CapAmb": ("cap_amb", _hexadecimal),
     "NoNewPrivs": ("no_new_privs", int),
     "Seccomp": ("seccomp", int),
+    "Seccomp_filters": ("seccomp_filters", int),
+    "Tgid": ("tgid", int),
+    "TracerPid": ("tracer", int),
     "Cpus_allowed_list": ("cpus", str),
 }
 

@@ -115,6 +115,30 @@ TARGETS: dict[str, Row] = {
     ),
 }
 
+RUNNING: dict[str, Row] = {
+    "process-missing": (
+        "the end of process %(pid)s, or another pid namespace than ours",
+        "ps -e -o pid,stat,comm | less",
+        "give the pid as this pid namespace has it: systemctl show -p MainPID --value UNIT",
+    ),
+    "process-unsuitable": (
+        "what process %(pid)s is",
+        "ps -o pid,ppid,stat,comm -p %(pid)s",
+        "give the pid of an ordinary process: pidof NAME",
+    ),
+    "attach-denied": (
+        "ptrace(2)'s rules: user, capabilities, yama, one tracer only",
+        "grep TracerPid /proc/%(pid)s/status; sysctl kernel.yama.ptrace_scope; "
+        "%(sudo)srtlaunch lock %(pid)s",
+        "root, or CAP_SYS_PTRACE; or start it locked: rtlaunch -- COMMAND",
+    ),
+    "attach-failed": (
+        "the state that process %(pid)s is in",
+        "rtlaunch status %(pid)s; cat /proc/%(pid)s/stack /proc/%(pid)s/syscall",
+        "start it locked: rtlaunch -- COMMAND",
+    ),
+}
+
 LAUNCH: dict[str, Row] = {
     "stack-limit": (
         "RLIMIT_STACK (ulimit -s, or --limit stack) against --prefault-stack",
@@ -224,4 +248,4 @@ ON_HOST: dict[str, Row] = {
     ),
 }
 
-ANYWHERE: dict[str, Row] = {**ASKED, **TARGETS, **LAUNCH, **ON_HOST}
+ANYWHERE: dict[str, Row] = {**ASKED, **TARGETS, **RUNNING, **LAUNCH, **ON_HOST}

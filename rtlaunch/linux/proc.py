@@ -64,6 +64,27 @@ def read_vdso(pid: int) -> tuple[int, bytes]:
         os.close(fd)
 
 
+def read_memory(pid: int, address: int, size: int) -> bytes:
+    """Read memory of a process; OSError with EIO where nothing is mapped.
+
+    A read below its main stack makes that grow (mm/memory.c, __access_remote_vm).
+    """
+    fd = _open(pid, "mem")
+    try:
+        return os.pread(fd, size, address)
+    finally:
+        os.close(fd)
+
+
+def write_memory(pid: int, address: int, data: bytes) -> None:
+    """Write memory of a process; the errors are those of :func:`read_memory`."""
+    fd = os.open(f"/proc/{pid}/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, data, address)
+    finally:
+        os.close(fd)
+
+
 def thread_ids(pid: int) -> tuple[int, ...]:
     """List the threads of ``pid``; FileNotFoundError if it is gone."""
     return tuple(int(name) for name in os.listdir(f"/proc/{pid}/task"))

@@ -7,22 +7,36 @@ another user), ESRCH (gone, or not stopped). It keeps no state and decides nothi
 
 from __future__ import annotations
 
+import _signal
+import errno
 import os
+import sys
+import time
 
 from rtlaunch.linux import libc
 
 # include/uapi/linux/ptrace.h
 CONT, SINGLESTEP, DETACH = 7, 9, 17
+SYSCALL = 24
 GETREGSET, SETREGSET = 0x4204, 0x4205
 SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
 GETSIGMASK, SETSIGMASK = 0x420A, 0x420B
+GET_RSEQ_CONFIGURATION = 0x420F
+GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211
+O_TRACESYSGOOD = 0x1
 O_TRACEEXEC, O_EXITKILL = 0x10, 0x100000
+O_SUSPEND_SECCOMP = 0x200000
 EVENT_EXEC, EVENT_STOP = 4, 128
+CALL_STOP = 5 | 0x80  # SIGTRAP, marked by O_TRACESYSGOOD: into a system call, or out of it
 
 NT_PRSTATUS = 1  # include/uapi/linux/elf.h: the general registers
 
 SIGNAL_SET_BYTES = 8
 MOST_REGISTER_BYTES = 512
+RSEQ_CONFIGURATION_BYTES = 24
+DISPATCH_CONFIG_BYTES = 32
+LONG_SECONDS = 3600.0
+_WALL = 0x40000000  # wait(2): threads as well, which end without a signal
 
 
 def seize(pid: int, options: int) -> None:
@@ -48,6 +62,14 @@ def listen(pid: int) -> None:
 def step(pid: int) -> None:
     """Let a stopped tracee execute one instruction; a system call is one."""
     libc.ptrace(SINGLESTEP, pid, 0, 0)
+
+
+def to_call(pid: int) -> None:
+    """Let a stopped tracee run up to its next entry into a system call, or its way out of one.
+
+    Unlike :func:`step` it sends no SIGTRAP, which would reset a handler where that is blocked.
+    """
+    libc.ptrace(SYSCALL, pid, 0, 0)
 
 
 def detach(pid: int, signal: int = 0) -> None:
@@ -85,3 +107,46 @@ def wait_stop(pid: int) -> int:
         raise ProcessLookupError
     os.waitid(os.P_PID, pid, os.WSTOPPED)
     return found.si_status
+
+
+def rseq_area(pid: int) -> int:
+    """Return where a tracee registered its restartable sequences (rseq(2)), 0 if it has not.
+
+    OSError with EIO before Linux 5.13.
+    """
+    raw = libc.ptrace_read(
+        GET_RSEQ_CONFIGURATION, pid, RSEQ_CONFIGURATION_BYTES, RSEQ_CONFIGURATION_BYTES
+    )
+    return int.from_bytes(raw[:8], sys.byteorder)
+
+
+def dispatches_calls(pid: int) -> bool:
+    """Tell whether a tracee's system calls become SIGSYS (PR_SET_SYSCALL_USER_DISPATCH).
+
+    OSError with EIO before Linux 6.4.
+    """
+    raw = libc.ptrace_read(
+        GET_SYSCALL_USER_DISPATCH_CONFIG, pid, DISPATCH_CONFIG_BYTES, DISPATCH_CONFIG_BYTES
+    )
+    return bool(int.from_bytes(raw[:8], sys.byteorder))
+
+
+def await_stop(tid: int, seconds: float | None = None) -> int | None:
+    """Wait for the next stop of any tracee: its signal, and its event times 256; None if late.
+
+    SIGCHLD must be blocked, and not ignored. ProcessLookupError where it ended.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    while True:
+        try:
+            found, status = os.waitpid(tid, os.WNOHANG | _WALL)
+        except ChildProcessError as error:
+            raise ProcessLookupError(error.errno, "it is traced no more") from error
+        if found:
+            if not os.WIFSTOPPED(status):
+                raise ProcessLookupError(errno.ESRCH, "it ended")
+            return status >> 8
+        left = LONG_SECONDS if until is None else until - time.monotonic()
+        if left <= 0:
+            return None
+        _signal.sigtimedwait((_signal.SIGCHLD,), left)
