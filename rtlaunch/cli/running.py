@@ -38,7 +38,7 @@ def status(pid_text: str, as_json: bool) -> int:
 
     def look(outcome: Outcome) -> tuple[Finding, ...]:
         reading.suitable(pid)
-        reading.read(pid, outcome)
+        reading.read_settled(pid, outcome)
         return ()
 
     outcome = tell(("status", pid_text), pid, as_json, look, words.status)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.protocol import Message
 
+NOT_LOCKED, NOT_RESIDENT = "not locked", "not resident"  # what a mapping lacks
+
 # glibc's ARCH_STACK_DEFAULT_SIZE, used where RLIMIT_STACK is unlimited (nptl/nptl-stack.c).
 DEFAULT_THREAD_STACK_BYTES = 2 << 20
 
@@ -133,7 +135,7 @@ def unlocked_mappings(
             mapping.end,
             mapping.path or "//anon",
             mapping.rss,
-            "not resident" if "lo" in mapping.flags else "not locked",
+            NOT_RESIDENT if "lo" in mapping.flags else NOT_LOCKED,
         )
         for mapping in found
     )

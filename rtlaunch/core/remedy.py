@@ -123,6 +123,7 @@ UNTOLD = {
     "raw_ulimit": "VALUE",
     "limits_d": "VALUE",
     "cgroup": "of this process",
+    "pid": "PID",
 }
 
 

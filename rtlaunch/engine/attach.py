@@ -38,9 +38,9 @@ ALL_BLOCKED = b"\xff" * ptrace.SIGNAL_SET_BYTES
 PATIENCE_S = 1.0  # for one thread to stop: one in vfork(2), or on a dead disk, does not
 MOST_TRIED = 4
 HIGHEST_PRIORITY = 99
-SCRATCH_BYTES = 1024  # below the stack pointer of a thread that sleeps in a call, and its red zone
+SCRATCH_BYTES = 1024  # below the stack pointer, and more than any red zone
 
-Wish = tuple[str, tuple[int, ...]]
+Wish = tuple[str, tuple[int | bytes, ...]]  # bytes are put on the stack, and their address given
 
 
 class Made(Record):
@@ -126,6 +126,8 @@ def _trace(
         _get_ahead_of(pid, threads)
     except OSError as error:
         return refused(pid, error)
+    if stuck and not threads:
+        return _failed(pid, f"no thread of it stops: nothing can wake it ({_words(stuck)})")
     machine = "i386" if _is_32_bit(vdso[1]) else _machine(vdso[1])
     problem: OSError | None = None
     for thread in sorted(threads, key=lambda one: blocked.by_harm(machine, one))[:MOST_TRIED]:
@@ -137,6 +139,10 @@ def _trace(
         except OSError as error:
             problem = error
     return refused(pid, problem or ProcessLookupError())
+
+
+def _words(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _machine(vdso: bytes) -> str:
@@ -326,9 +332,10 @@ class Steering:
             ptrace.detach(self.tid)
         return results, took
 
-    def _call(self, before: Registers, name: str, arguments: Sequence[int]) -> int:
+    def _call(self, before: Registers, name: str, arguments: Sequence[int | bytes]) -> int:
         """Make one system call; return its result."""
-        wanted = tracee.for_call(before, self.entry, name, arguments)
+        numbers = [self._placed(before, each) for each in arguments]
+        wanted = tracee.for_call(before, self.entry, name, numbers)
         ptrace.set_registers(self.tid, tracee.pack_registers(wanted))
         self._await_call()
         self._await_call()
@@ -336,8 +343,20 @@ class Steering:
         assert now is not None
         return now.result
 
+    def _placed(self, before: Registers, value: int | bytes) -> int:
+        """Return a number as it is, of bytes the address that they were written to."""
+        if isinstance(value, int):
+            return value
+        proc.write_memory(self.pid, self._scratch(before), value)
+        return self._scratch(before)
+
+    @staticmethod
+    def _scratch(before: Registers) -> int:
+        """Return an address below the stack pointer and its red zone."""
+        return (before.sp - SCRATCH_BYTES) & -blocked.TIMESPEC_BYTES
+
     def _await_call(self) -> None:
-        """Let it run into the call, or out of it; SIGSTOP, which no mask holds, is kept for later."""
+        """Let it run into the call, or out of it; a SIGSTOP, which no mask holds, is kept."""
         while True:
             ptrace.to_call(self.tid)
             stop = ptrace.await_stop(self.tid) or 0
@@ -373,7 +392,7 @@ class Steering:
         address = blocked.argument(before, how.argument) if how.form == TIMESPEC else 0
         if not address:
             return before
-        scratch = (before.sp - SCRATCH_BYTES) & -blocked.TIMESPEC_BYTES
+        scratch = self._scratch(before)
         try:
             raw = proc.read_memory(self.pid, address, blocked.TIMESPEC_BYTES)
             proc.write_memory(self.pid, scratch, blocked.left_timespec(raw, slept_ns))

@@ -10,12 +10,14 @@ What was raised is put back if the lock fails. Nothing of ours stays in the proc
 
 from __future__ import annotations
 
+import sys
 import time
 
 from rtlaunch.core import blocked, limits, proof, running, tracee, unproven
 from rtlaunch.core import outcome as report
 from rtlaunch.core.findings import Finding, Refusal
-from rtlaunch.core.proc import UNLIMITED, parse_maps
+from rtlaunch.core.numbers import RLIMIT_NUMBERS, UNLIMITED
+from rtlaunch.core.proc import parse_maps
 from rtlaunch.engine import attach, reading
 from rtlaunch.linux import proc, rlimit
 
@@ -38,16 +40,15 @@ def lock(
     """
     books = _begin(pid, outcome)
     outcome.lock.flags = flags
-    raised = _make_room(pid, books)
+    room = _make_room(pid, books)
     try:
         bottom, top = _grow_stack(pid, books, stack_bytes)
-        wishes: list[attach.Wish] = [("mlockall", (running.flag_bits(flags),))]
+        wishes = [*room, ("mlockall", (running.flag_bits(flags),))]
         if bottom < top and ("current" not in flags or "onfault" in flags):
             wishes.append(("madvise", (bottom, top - bottom, MADV_POPULATE_WRITE)))
         _make(pid, outcome, books, wishes)
     except Refusal:
-        if raised:
-            _put_back(pid, books)
+        _put_back(pid, books)
         raise
     outcome.lock.stack_bytes = top - bottom
     after = reading.read_settled(pid, outcome)
@@ -92,34 +93,47 @@ def _name(books: Books) -> str:
 # --- room ------------------------------------------------------------------------------------
 
 
-def _make_room(pid: int, books: Books) -> bool:
-    """Raise RLIMIT_MEMLOCK as ``--memlock max`` does, if it applies; tell whether it was changed.
+def _make_room(pid: int, books: Books) -> list[attach.Wish]:
+    """Raise RLIMIT_MEMLOCK as ``--memlock max`` does, if it applies; the lock is the judge.
 
-    The lock is the judge: what may not be raised is no error.
+    Where we may not, as root without CAP_SYS_RESOURCE for another user's process, the process
+    itself still may raise its soft limit: the call for that is returned.
     """
-    if not proof.limited(books):
-        return False
     soft, hard = books.limits["memlock"]
-    for wanted in (limits.Limit(UNLIMITED, UNLIMITED), limits.Limit(hard, hard)):
-        if wanted == limits.Limit(soft, hard):
-            return False
-        try:
-            rlimit.put_of(pid, "memlock", wanted)
-        except OSError:
-            continue
-        return True
-    return False
+    if not proof.limited(books):
+        return []
+    if _put(pid, UNLIMITED, UNLIMITED) or soft == hard or _put(pid, hard, hard):
+        return []
+    return [_own_limit(hard, hard)]
 
 
 def _put_back(pid: int, books: Books) -> None:
+    """Put the limit back to what it was, if it is not so any more."""
+    wanted = books.limits["memlock"]
     try:
-        rlimit.put_of(pid, "memlock", limits.Limit(*books.limits["memlock"]))
-    except OSError:  # it ended
+        now = reading.read_books(pid, mapped=False).limits["memlock"]
+        if now != wanted and not _put(pid, *wanted):
+            attach.make_calls(pid, reading.suitable(pid).starttime, [_own_limit(*wanted)])
+    except Refusal:  # it ended
         return
 
 
+def _put(pid: int, soft: int, hard: int) -> bool:
+    try:
+        rlimit.put_of(pid, "memlock", limits.Limit(soft, hard))
+    except OSError:
+        return False
+    return True
+
+
+def _own_limit(soft: int, hard: int) -> attach.Wish:
+    """Return the call by which a process sets its own limit: struct rlimit64 of prlimit(2)."""
+    raw = b"".join((value % (1 << 64)).to_bytes(8, sys.byteorder) for value in (soft, hard))
+    return "prlimit64", (0, RLIMIT_NUMBERS["memlock"], raw, 0)
+
+
 def _grow_stack(pid: int, books: Books, stack_bytes: int) -> tuple[int, int]:
-    """Make the main stack reach ``stack_bytes`` below its pointer; return what is new of it.
+    """Make the main stack reach ``stack_bytes`` below its pointer; return that stretch.
 
     A read through /proc/PID/mem grows it, and nothing need be stopped for that. The pointer is
     known of a main thread that sleeps; of one that runs, the lowest page so far stands for it.
@@ -135,27 +149,31 @@ def _grow_stack(pid: int, books: Books, stack_bytes: int) -> tuple[int, int]:
         sp = call.sp if call and stack.start <= call.sp < stack.end else stack.start
         floor = proof.stack_floor(mappings, books.limits["stack"][0], books.page_bytes)
         bottom = max(sp - stack_bytes, floor) & -books.page_bytes
-        if bottom >= stack.start:
-            return stack.start, stack.start
-        proc.read_memory(pid, bottom, 1)
+        if bottom < stack.start:
+            proc.read_memory(pid, bottom, 1)
     except OSError:  # its limit, or no such right: the lock will tell
         return 0, 0
-    return bottom, stack.start
+    return bottom, max(bottom, sp & -books.page_bytes)
 
 
 # --- the stop --------------------------------------------------------------------------------
 
 
 def _make(pid: int, outcome: Outcome, books: Books, wishes: Sequence[attach.Wish]) -> None:
-    """Make the calls, and note how long they and the stop took; Refusal if the first fails."""
+    """Make the calls, and note how long they and the stop took; Refusal if the lock fails.
+
+    The lock is the call that comes first but for the room made for it.
+    """
     starttime = reading.suitable(pid).starttime
     made = attach.make_calls(pid, starttime, wishes)
     if isinstance(made, Finding):
         raise Refusal(made)
+    at = min(sum(name == "prlimit64" for name, _ in wishes), len(made.results) - 1)
     lock_of = outcome.lock
     lock_of.via, lock_of.why = "ptrace", "it runs already"
-    lock_of.lock_ns, lock_of.stopped_ns = made.call_ns[0], made.stopped_ns
-    errno = tracee.errno_of(made.results[0])
+    lock_of.lock_ns, lock_of.stopped_ns = made.call_ns[at], made.stopped_ns
+    errno = tracee.errno_of(made.results[at])
     if errno:
         lock_of.errno = errno
-        raise Refusal(unproven.lock_failed(_name(books), errno, reading.read_books(pid, False)))
+        now = reading.read_books(pid, mapped=False)
+        raise Refusal(unproven.lock_failed(_name(books), errno, now))

@@ -76,11 +76,14 @@ def read(pid: int, outcome: Outcome) -> Books:
 
 
 def read_settled(pid: int, outcome: Outcome) -> Books:
-    """Read as :func:`read` does; what is mapped at that very moment is looked at again."""
+    """Read as :func:`read` does, again while all that lacks is locked: its pages may be coming.
+
+    Only a process that maps memory at that very moment is read again.
+    """
     books = read(pid, outcome)
     missing = tuple(outcome.lock.unlocked_mappings)
     for _ in range(SETTLING - 1):
-        if not missing:
+        if not missing or any(each.why == proof.NOT_LOCKED for each in missing):
             break
         time.sleep(SETTLING_S)
         books = read(pid, outcome)

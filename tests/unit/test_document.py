@@ -19,7 +19,8 @@ from tests.unit import outcomes
 
 TOP = [
     *("schema", "rtlaunch", "state", "complete", "verdict", "host", "time", "target", "mode"),
-    *("options", "limits", "caps", "sched", "lock", "hugepages", "watch", "exit", "rusage"),
+    *("options", "limits", "caps", "sched", "threads", "lock", "hugepages", "watch", "exit"),
+    "rusage",
     "findings",
 ]
 

@@ -16,9 +16,10 @@ STATUS = """\
 Name:\t(sd-pam) two words
 Umask:\t0022
 State:\tS (sleeping)
-Tgid:\t812
+Tgid:\t811
 Pid:\t812
 PPid:\t1
+TracerPid:\t9
 Uid:\t1000\t1001\t1002\t1003
 Gid:\t100\t101\t102\t103
 Groups:\t4 24 1000\x20
@@ -38,6 +39,7 @@ CapBnd:\t000001ffffffffff
 CapAmb:\t0000000000000001
 NoNewPrivs:\t1
 Seccomp:\t2
+Seccomp_filters:\t3
 Cpus_allowed:\tff
 Cpus_allowed_list:\t0-3,7
 voluntary_ctxt_switches:\t150
@@ -66,6 +68,9 @@ STATUS_VALUES = {
     "cap_amb": 1,
     "no_new_privs": 1,
     "seccomp": 2,
+    "seccomp_filters": 3,
+    "tgid": 811,
+    "tracer": 9,
     "cpus": "0-3,7",
 }
 
