@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 EINTR = 4
 ERESTARTNOINTR = 513  # include/linux/errno.h: made anew by the kernel, whatever comes
+ERESTARTNOHAND = 514  # ... unless a handler runs
 
-MILLISECONDS, TIMESPEC, UNTIMED = "ms", "timespec", ""
-NS_PER_MS, NS_PER_S = 10**6, 10**9
-TIMESPEC_BYTES = 16
+MILLISECONDS, TIMESPEC, TIMEVAL, UNTIMED = "ms", "timespec", "timeval", ""
+NS_PER_US, NS_PER_MS, NS_PER_S = 10**3, 10**6, 10**9
+TIMESPEC_BYTES = 16  # and a struct timeval, of 64-bit words
 
 
 class Timed(Record):
@@ -70,6 +71,14 @@ ANEW: dict[str, Mapping[int, Timed]] = {
         # recvfrom, sendmsg, recvmsg
         **dict.fromkeys((193, 426, 63, 64, 65, 66, 203, 202, 242, 206, 207, 211, 212), _UNTIMED),
     },
+}
+
+# Calls for which the kernel itself has written what is left of their time to where it came from
+# (fs/select.c, poll_select_finish), before the stop: select, pselect6, ppoll; pselect6, ppoll.
+WRITTEN_BACK: dict[str, Mapping[int, Timed]] = {
+    "x86_64": {23: Timed(TIMEVAL, 4), 270: Timed(TIMESPEC, 4), 271: Timed(TIMESPEC, 2)},
+    "i386": {413: Timed(TIMESPEC, 4), 414: Timed(TIMESPEC, 2)},
+    "aarch64": {},
 }
 
 
@@ -158,6 +167,13 @@ def to_make_anew(registers: Registers) -> Timed | None:
     return anew(registers.layout.machine, in_call(registers))
 
 
+def written_back(registers: Registers) -> Timed | None:
+    """Return where the kernel has left what remains of the call's time; None if nowhere."""
+    if registers.result != -ERESTARTNOHAND:
+        return None
+    return WRITTEN_BACK[registers.layout.machine].get(in_call(registers))
+
+
 def made_anew(registers: Registers) -> Registers:
     """Return the registers with which the kernel makes the call once more (x86)."""
     return changed(registers, registers.layout.result, -ERESTARTNOINTR)
@@ -190,10 +206,12 @@ def left_ms(value: int, slept_ns: int) -> int:
     return max(0, -(-((value & 0x7FFFFFFF) * NS_PER_MS - slept_ns) // NS_PER_MS))
 
 
-def left_timespec(raw: bytes, slept_ns: int) -> bytes:
-    """Return what is left of a struct timespec of 64-bit words."""
-    seconds, ns = (int.from_bytes(raw[at : at + 8], "little", signed=True) for at in (0, 8))
-    left = divmod(max(0, seconds * NS_PER_S + ns - slept_ns), NS_PER_S)
+def left_timespec(raw: bytes, slept_ns: int, form: str = TIMESPEC) -> bytes:
+    """Return what is left of a struct timespec, or timeval, of 64-bit words."""
+    unit_ns = NS_PER_US if form == TIMEVAL else 1
+    seconds, parts = (int.from_bytes(raw[at : at + 8], "little", signed=True) for at in (0, 8))
+    left_units = -(-max(0, seconds * NS_PER_S + parts * unit_ns - slept_ns) // unit_ns)
+    left = divmod(left_units, NS_PER_S // unit_ns)
     return b"".join(part.to_bytes(8, "little", signed=True) for part in left)
 
 
@@ -205,6 +223,12 @@ def parse_exec_start(text: str) -> int | None:
             whole, _, fraction = value.strip().partition(".")
             return int(whole) * NS_PER_MS + int(fraction.ljust(6, "0")[:6] or 0)
     return None
+
+
+def parse_sleeps(text: str) -> int:
+    """Return how often a thread went to sleep by itself (/proc/PID/task/TID/status); -1 unknown."""
+    _, found, rest = text.partition("\nvoluntary_ctxt_switches:")
+    return int(rest.split(None, 1)[0]) if found else -1
 
 
 # --- restartable sequences (rseq(2), include/uapi/linux/rseq.h) ------------------------------

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rtlaunch.core.outcome import Outcome
     from rtlaunch.core.proof import Books
+    from rtlaunch.engine.steering import Wish
 
 MADV_POPULATE_WRITE = 23  # Linux 5.14
 
@@ -93,7 +94,7 @@ def _name(books: Books) -> str:
 # --- room ------------------------------------------------------------------------------------
 
 
-def _make_room(pid: int, books: Books) -> list[attach.Wish]:
+def _make_room(pid: int, books: Books) -> list[Wish]:
     """Raise RLIMIT_MEMLOCK as ``--memlock max`` does, if it applies; the lock is the judge.
 
     Where we may not, as root without CAP_SYS_RESOURCE for another user's process, the process
@@ -126,7 +127,7 @@ def _put(pid: int, soft: int, hard: int) -> bool:
     return True
 
 
-def _own_limit(soft: int, hard: int) -> attach.Wish:
+def _own_limit(soft: int, hard: int) -> Wish:
     """Return the call by which a process sets its own limit: struct rlimit64 of prlimit(2)."""
     raw = b"".join((value % (1 << 64)).to_bytes(8, sys.byteorder) for value in (soft, hard))
     return "prlimit64", (0, RLIMIT_NUMBERS["memlock"], raw, 0)
@@ -159,7 +160,7 @@ def _grow_stack(pid: int, books: Books, stack_bytes: int) -> tuple[int, int]:
 # --- the stop --------------------------------------------------------------------------------
 
 
-def _make(pid: int, outcome: Outcome, books: Books, wishes: Sequence[attach.Wish]) -> None:
+def _make(pid: int, outcome: Outcome, books: Books, wishes: Sequence[Wish]) -> None:
     """Make the calls, and note how long they and the stop took; Refusal if the lock fails.
 
     The lock is the call that comes first but for the room made for it.

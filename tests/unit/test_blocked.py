@@ -134,6 +134,28 @@ def test_what_is_left_of_a_timespec_is_exact(seconds, ns, slept_ns):
     assert found[0] * 10**9 + found[1] == max(0, seconds * 10**9 + ns - slept_ns)
 
 
+def test_what_is_left_of_a_timeval_is_rounded_up_and_carried():
+    """A timeval counts microseconds, and never a million of them."""
+    raw = (1).to_bytes(8, "little") + (999_999).to_bytes(8, "little")
+    left = blocked.left_timespec(raw, 1_000_000_999, blocked.TIMEVAL)
+    assert [int.from_bytes(left[at : at + 8], "little") for at in (0, 8)] == [0, 999_999]
+    assert blocked.left_timespec(raw, 0, blocked.TIMEVAL) == raw
+
+
+def test_what_the_kernel_wrote_back_is_known_by_the_result():
+    """ppoll that is to be restarted has its remaining time in memory; one that ended has not."""
+    stopped = registers(original=271, result=-blocked.ERESTARTNOHAND)
+    assert blocked.written_back(stopped) == blocked.Timed(blocked.TIMESPEC, 2)
+    assert blocked.written_back(registers(original=271, result=0)) is None
+
+
+def test_how_often_a_thread_slept_is_read():
+    """Only the voluntary switches count, and an unknown number is no 0."""
+    text = "Name:\tx\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t7\n"
+    assert blocked.parse_sleeps(text) == 150
+    assert blocked.parse_sleeps("nonvoluntary_ctxt_switches:\t7\n") == -1
+
+
 def test_the_last_moment_on_a_cpu_is_read_in_ns():
     """/proc/PID/sched has milliseconds with six decimals."""
     text = (
