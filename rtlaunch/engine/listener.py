@@ -33,6 +33,16 @@ class Listener:
     def fault(self, text: str) -> None:
         """Hear of page faults after arming, one line."""
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Say which descriptors it writes to, beside stderr."""
+        return ()
+
+    def leave_report(self) -> None:
+        """Hear that another process has the report to write."""
+
+    def leave_words(self) -> None:
+        """Hear that another process says what happened."""
+
 
 class Observer:
     """Hears of faults from the watcher's thread; overridden by who wants to act on them."""
