@@ -89,6 +89,16 @@ class Voice(Listener):
         """Return the descriptor of the report, if it is open."""
         return (self.report.fd,) if self.report is not None and self.report.fd >= 0 else ()
 
+    def draft(self, findings: tuple[Finding, ...]) -> None:
+        """Write the report as it is by now; it will be written again."""
+        outcome = self.story.outcome
+        if self.report is None or self.report.stream:
+            return
+        kept, outcome.findings = outcome.findings, (*outcome.findings, *findings)
+        self.close_report()
+        outcome.findings = kept
+        self.open_report()
+
     def leave_report(self) -> None:
         """Write no report: another process does."""
         self.report = None

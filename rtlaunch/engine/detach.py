@@ -14,6 +14,7 @@ import time
 from rtlaunch.core import protocol
 from rtlaunch.core.findings import Finding, Refusal
 from rtlaunch.core.options import DEFAULT
+from rtlaunch.core.outcome import RUNNING
 from rtlaunch.core.record import replace
 from rtlaunch.engine import channel, inherit, spawn
 from rtlaunch.engine.launch import failed_action, fork_failed
@@ -38,6 +39,8 @@ STDERR = 2
 # How long the end of a target that nobody has reaped yet may keep its status from us.
 STATUS_PATIENCE_S = 0.08
 STATUS_POLL_S = 0.005
+
+DRAFT_INTERVAL_NS = 1_000_000_000  # between two drafts of the report
 
 
 def keep_pdeathsig(options: Options) -> Options:
@@ -144,14 +147,53 @@ class SideProcess(Supervisor):
         self.outcome.target.pid = pid
         self.fd = os.pidfd_open(pid)
         self.listen(self.fd, self.on_end)
+        self.nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.listen(self.nudge, self.on_nudge)
+        self.sentry.noticed = lambda: os.eventfd_write(self.nudge, 1)
+        self.draft_ns = self.drafted_ns = 0
         channel.tell(self.channel, protocol.Message(protocol.GO))
         self.loop()
 
     def settle_in(self) -> None:
         """Let go, once the target runs, of what it shares with us."""
-        if not self.settled_in and self.handshake.went:
-            drop_stderr()
+        if self.settled_in or not self.handshake.went:
+            return
+        drop_stderr()
         super().settle_in()
+        self.outcome.state = RUNNING
+        self.draft()
+
+    # ---- the report while it runs
+
+    def on_nudge(self) -> None:
+        """Hear of faults: the report is written anew, but not twice within a second."""
+        os.eventfd_read(self.nudge)
+        self.draft_ns = max(time.monotonic_ns(), self.drafted_ns + DRAFT_INTERVAL_NS)
+
+    def patience_ms(self) -> float | None:
+        """Return how long until something is due, the next draft of the report included."""
+        patience = super().patience_ms()
+        if not self.draft_ns:
+            return patience
+        due = max(0.0, (self.draft_ns - time.monotonic_ns()) / 1e6)
+        return due if patience is None else min(due, patience)
+
+    def on_silence(self) -> None:
+        """Do what is due."""
+        if self.draft_ns and time.monotonic_ns() >= self.draft_ns:
+            self.draft()
+        super().on_silence()
+
+    def draft(self) -> None:
+        """Write the report as far as it is known: nobody may be left to write it at the end."""
+        self.draft_ns, self.drafted_ns = 0, time.monotonic_ns()
+        try:
+            self.sentry.glance()
+        except ProcessLookupError:
+            return  # the end is being told
+        self.handshake.listener.draft(self.findings())
+
+    # ---- the end
 
     def on_signals(self) -> None:
         """Take signals and do nothing: they are meant for the target, which gets its own."""

@@ -37,6 +37,9 @@ class Listener:
         """Say which descriptors it writes to, beside stderr."""
         return ()
 
+    def draft(self, findings: tuple[Finding, ...]) -> None:
+        """Hear what is known of a target that runs on."""
+
     def leave_report(self) -> None:
         """Hear that another process has the report to write."""
 

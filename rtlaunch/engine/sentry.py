@@ -22,6 +22,8 @@ from rtlaunch.linux import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
     from rtlaunch.core.outcome import Outcome
@@ -57,6 +59,7 @@ class Sentry(Observer):
         self.deadline_ns = 0  # of --arm TIME
         self.exec_ns = 0  # of an exec that was not announced yet, and not seen by perf
         self.alarm_ns = 0  # when it will count as unannounced
+        self.noticed: Callable[[], object] = bool  # called for each fault that is told
 
     # ---- the supervisor's
 
@@ -198,6 +201,19 @@ class Sentry(Observer):
 
     def write_down(self, last: Stat | None, result: watching.WatchResult) -> None:
         """Fill in the outcome's ``watch`` from the kernel's counts and the watcher's."""
+        self.count(last, result)
+        for exec_ns in (*result.unannounced, *((self.exec_ns,) if self.exec_ns else ())):
+            self.mark_unannounced(exec_ns)
+        if result.hidden:
+            self.listener.fault(f"{result.hidden} more faults were not shown")
+
+    def glance(self) -> None:
+        """Fill in what was counted and placed so far; ProcessLookupError where it has ended."""
+        if self.reader is not None and self.watch is not None:
+            self.count(self.reader.read(), self.watch.so_far())
+
+    def count(self, last: Stat | None, result: watching.WatchResult) -> None:
+        """Fill in the outcome's counts, sites and faults."""
         from rtlaunch.engine import watch as watching
 
         book = self.outcome.watch
@@ -215,10 +231,6 @@ class Sentry(Observer):
                 book.why = GONE if book.why is None else f"{book.why}; {GONE}"
             book.after_arm = Faults(major=major, minor=minor)
             self.check_limits(major, minor)
-        for exec_ns in (*result.unannounced, *((self.exec_ns,) if self.exec_ns else ())):
-            self.mark_unannounced(exec_ns)
-        if result.hidden:
-            self.listener.fault(f"{result.hidden} more faults were not shown")
 
     def check_limits(self, major: int | None, minor: int | None) -> None:
         """Note a limit that was exceeded, by faults that perf did not see in time as well."""
@@ -242,6 +254,7 @@ class Sentry(Observer):
 
     def fault(self, line: str, hidden: int) -> None:
         """Say a fault."""
+        self.noticed()
         shown = MAX_LINES_HIDDEN.format(line=line, hidden=hidden) if hidden else line
         self.listener.fault(shown)
 

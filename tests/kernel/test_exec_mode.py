@@ -16,6 +16,7 @@ import pytest
 from tests import books
 from tests.host import wait_until
 from tests.kernel import seccomp
+from tests.kernel.faulting import make_file
 from tests.kernel.processes import children, is_alive, stat, status
 from tests.standing import PYTHON, standing
 
@@ -201,3 +202,36 @@ def test_the_variable_of_another_process_is_no_sign(
     monkeypatch.setenv("SYSTEMD_EXEC_PID", "1")
     monkeypatch.setenv("INVOCATION_ID", "0" * 32)
     assert rtlaunch.run("--", "true").report["mode"]["chosen"] == "supervise"
+
+
+def test_a_report_is_there_as_soon_as_the_program_runs(rtlaunch: Launcher) -> None:
+    """Incomplete, and true: SIGKILL of program and side process leaves it."""
+    with standing(rtlaunch, *EXEC, "--", *PYTHON) as held:
+        wait_until(held.report_path.exists, "no report while it runs")
+        (watcher,) = watchers_of(held.report_path)
+        os.kill(watcher, signal.SIGKILL)
+        os.kill(held.pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(watcher), "the side process stays")
+    found = json.loads(held.report_path.read_text())
+    assert (found["state"], found["complete"], found["lock"]["ok"]) == ("running", False, True)
+    assert os.listdir(held.report_path.parent) == [held.report_path.name]
+
+
+def test_faults_are_in_the_report_while_the_program_runs(
+    rtlaunch: Launcher, targets: Path, here: Path
+) -> None:
+    """Major faults, a second later at most, by the kernel's own count."""
+    faulter, file = targets / "faulter", make_file(here / "watched", 64)
+    with standing(rtlaunch, *EXEC, "--lock", "current", "--", faulter, file) as held:
+        wait_until(held.report_path.exists, "no report while it runs")
+        assert held.ask("evict") == "left 0"
+        held.ask("touch 0 12")
+        counted = books.major_faults(held.process.pid)
+        assert counted >= 1
+        wait_until(lambda: major_in(held.report_path) == counted, "the faults are not reported")
+
+
+def major_in(report: Path) -> int:
+    """Return the count of major faults that a report has."""
+    found: int = json.loads(report.read_text())["watch"]["after_arm"]["major"]
+    return found
