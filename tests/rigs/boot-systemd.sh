@@ -16,6 +16,9 @@ for hierarchy in /sys/fs/cgroup/*/; do
     for file in cpuset.cpus cpuset.mems; do # a cpuset without these takes no process (cpuset(7))
         if [ -e "$hierarchy$name/$file" ]; then cat "$hierarchy$file" >"$hierarchy$name/$file"; fi
     done
+    if [ -e "$hierarchy$name/cpu.rt_runtime_us" ]; then # 0 by default: no real-time policy for anybody
+        echo 100000 >"$hierarchy$name/cpu.rt_runtime_us"
+    fi
     echo $BASHPID >"$hierarchy$name/cgroup.procs"
 done
 
