@@ -10,6 +10,7 @@ from rtlaunch.cli.launch import order
 from rtlaunch.core import kinds, preflight, settings
 from rtlaunch.core.argv import quoted
 from rtlaunch.core.findings import EXIT_REFUSED, first_refusal
+from rtlaunch.core.mode import Choice, choose
 from rtlaunch.core.options import BY_NAME, SETTINGS
 from rtlaunch.core.plan import make_plan
 from rtlaunch.engine.survey import survey
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from rtlaunch.core.options import Options
 
 SCHEMA = "rtlaunch.plan/1"
-MODE = "supervise (the only mode so far)"
 
 
 def run(
@@ -41,11 +41,12 @@ def run(
     steps = [action.describe() for action in actions]
     words = [*as_typed(raw), "--", *command]
     findings = [surroundings.with_remedy(finding, words) for finding in (*warnings, *found)]
+    chosen = choose(options, facts)
     if as_json:
-        document = as_document(options, command, steps, findings)
+        document = as_document(options, command, chosen, steps, findings)
         print(json.dumps(document, indent=2, default=str))
     else:
-        print(text.plan(quoted(command), MODE, options, steps, findings))
+        print(text.plan(quoted(command), f"{chosen.mode} ({chosen.why})", options, steps, findings))
     refusing = first_refusal(findings)
     sys.stdout.flush()
     return 0 if refusing is None else EXIT_REFUSED
@@ -63,14 +64,19 @@ def as_typed(raw: settings.Raw) -> list[str]:
 
 
 def as_document(
-    options: Options, command: list[str], steps: list[str], findings: list[Finding]
+    options: Options,
+    command: list[str],
+    chosen: Choice,
+    steps: list[str],
+    findings: list[Finding],
 ) -> dict[str, object]:
     """Return the plan as the object that ``--json`` prints; the option values are texts."""
     refusing = first_refusal(findings)
     return {
         "schema": SCHEMA,
         "command": command,
-        "mode": "supervise",
+        "mode": chosen.mode,
+        "mode_why": chosen.why,
         "options": {
             row.name: {
                 "value": kinds.write(row, getattr(options, row.field)),

@@ -57,7 +57,8 @@ class Facts(Record):
 
     ``cpus`` is the affinity mask, ``possible_cpus`` the CPUs that our cpuset
     lets us ask for; ``account`` is None without ``--user``; ``shim`` is None
-    when the package holds none for this machine.
+    when the package holds none for this machine. The last three are read only
+    where somebody asks for exec mode, or a service manager's variables are there.
     """
 
     host: Host
@@ -72,3 +73,6 @@ class Facts(Record):
     shim: Shim | None
     account: Account | None
     environ: Mapping[str, str]
+    parent_is_manager: bool = False
+    at_terminal: bool = False
+    is_subreaper: bool = False

@@ -73,6 +73,7 @@ CODES: dict[str, tuple[str, int, bool]] = {
     "child-unlocked": (WARNING, EXIT_REFUSED, True),
     # the surroundings
     "proc-missing": (ERROR, EXIT_REFUSED, False),
+    "mode-exec": (ERROR, EXIT_REFUSED, False),
     "notify-supervise": (ERROR, EXIT_REFUSED, True),
     "launch-failed": (ERROR, EXIT_REFUSED, False),
     "report-unwritable": (ERROR, EXIT_REFUSED, True),

@@ -10,7 +10,7 @@ stands before exec, the shim and the launcher the rest.
 
 from __future__ import annotations
 
-from rtlaunch.core import caps, limits
+from rtlaunch.core import caps, limits, mode
 from rtlaunch.core.record import Record, replace
 
 TYPE_CHECKING = False
@@ -191,9 +191,12 @@ class WatchFaults(Step):
 
     source: str
     pdeathsig: int
+    aside: bool = False
 
     def describe(self) -> str:
-        """Say how faults are watched and what happens if rtlaunch dies."""
+        """Say how faults are watched, by whom, and what happens if rtlaunch dies."""
+        if self.aside:
+            return f"watch page faults ({self.source}) from a side process; this PID is the program"
         from rtlaunch.core.units import signal_name
 
         ends = f"send it {signal_name(self.pdeathsig)}" if self.pdeathsig else "leave it alone"
@@ -332,6 +335,7 @@ def make_plan(
     codes = {finding.code for finding in findings}
     asked = options.via != PTRACE and not codes & UNREACHED
     preload = facts.shim.preload if facts.shim and asked else ""
+    aside = mode.choose(options, facts).mode == mode.EXEC
     steps = tuple(step for step in before_exec(options, facts) if changes_something(step, facts))
     if "limit-raise" in codes:
         steps = tuple(map(as_far_as_possible, steps))
@@ -341,5 +345,5 @@ def make_plan(
         *steps,
         Execute(facts.target.path, facts.target.argv, preload),
         Lock(options.lock, options.prefault_stack, options.children),
-        WatchFaults(options.watch, options.pdeathsig),
+        WatchFaults(options.watch, options.pdeathsig, aside),
     )

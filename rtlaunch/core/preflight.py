@@ -8,7 +8,7 @@ What puts numbers into words is imported where it is done: most launches say not
 
 from __future__ import annotations
 
-from rtlaunch.core import caps, limits, plan
+from rtlaunch.core import caps, limits, mode, plan
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.numbers import CAPABILITY_NUMBERS, REALTIME_POLICIES, UNLIMITED
 from rtlaunch.core.record import replace
@@ -88,6 +88,9 @@ def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
 
 def of_surroundings(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find protocols that are bound to our PID, which the target will not have."""
+    if mode.choose(options, facts).mode == mode.EXEC:
+        yield from mode.findings(options, facts)
+        return
     present = [name for name in PID_BOUND_VARIABLES if facts.environ.get(name)]
     if present:
         yield Finding(

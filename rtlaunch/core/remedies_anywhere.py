@@ -49,6 +49,11 @@ ASKED: dict[str, Row] = {
         "%(sudo)schmod go-w %(path)s && %(sudo)schown root %(path)s",
         "keep profiles that root uses in /etc/rtlaunch/profiles/, owned by root, mode 0644",
     ),
+    "mode-exec": (
+        "--mode exec, or RTLAUNCH_MODE",
+        "%(mode_supervise)s",
+        "--mode auto, which takes exec only where it can be had",
+    ),
     "command-not-found": (
         "PATH, as execvp(3) searches it",
         "command -v %(command)s; echo $PATH",

@@ -172,6 +172,8 @@ def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]
         "memlock_max": run(typed, "--memlock", "max"),
         "small_stacks": run(cured, "--limit", "stack=1M"),
         "small_prefault": run(typed, "--prefault-stack", fitting_stack(finding.values)),
+        "mode_exec": run(typed, "--mode", "exec"),
+        "mode_supervise": run(typed, "--mode", "supervise"),
         "no_report": run(typed, "--report", "fd:2"),
     }
 

@@ -22,6 +22,7 @@ from rtlaunch.core.findings import (
     Refusal,
     first_refusal,
 )
+from rtlaunch.core.mode import EXEC, choose
 from rtlaunch.core.record import replace
 from rtlaunch.core.settings import without_twins
 from rtlaunch.engine import channel, inherit, spawn
@@ -86,15 +87,22 @@ def launch(
     actions = planning.make_plan(options, facts, found, way)
     listener.plan(actions)
     ours, theirs = channel.open_channel()
+    detached = choose(options, facts).mode == EXEC
     inherit.block_signals(but=inherit.KEYS)  # until there is a child to share them with
     clean = replace(inherited, environ=without_twins(inherited.environ))
     forked_ns = time.monotonic_ns()
-    pid = start_child(options, facts, actions, clean, theirs)
+    if detached:
+        from rtlaunch.engine import detach
+
+        options = detach.keep_pdeathsig(options)
+        pid = detach.change_places(options, facts, actions, clean, (ours, theirs), listener)
+    else:
+        pid = start_child(options, facts, actions, clean, theirs)
     inherit.block_signals()
     theirs.close()
     story.forked = True
 
-    supervisor = make_supervisor(options, facts, actions, listener, ours, story.outcome)
+    supervisor = make_supervisor(options, facts, actions, listener, ours, story.outcome, detached)
     story.outcome.time.forked_ns = forked_ns
     write_facts(options, facts, story.outcome)
     for finding in found:
@@ -139,12 +147,15 @@ def make_supervisor(
     listener: Listener,
     ours: _socket.socket,
     outcome: Outcome,
+    detached: bool,
 ) -> Supervisor:
     """Import and put together what stays beside the target."""
     from rtlaunch.engine.handshake import Handshake
     from rtlaunch.engine.sentry import Sentry
     from rtlaunch.engine.supervise import Supervisor
 
+    if detached:
+        from rtlaunch.engine.detach import SideProcess as Supervisor
     execute = next(action for action in actions if isinstance(action, planning.Execute))
     traced = any(isinstance(action, planning.Trace) for action in actions)
     sentry = Sentry(options, facts, outcome, listener)
@@ -162,8 +173,8 @@ def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
     who = planning.target_credentials(options, facts)
     outcome.target.argv = facts.target.argv
     outcome.target.uid, outcome.target.gid = who.euid, who.egid
-    outcome.mode.chosen = "supervise"
-    outcome.mode.why = "asked for" if options.mode == "supervise" else "the only mode so far"
+    chosen = choose(options, facts)
+    outcome.mode.chosen, outcome.mode.why = chosen.mode, chosen.why
     outcome.lock.via, outcome.lock.why = preflight.way_in(options, facts)
     outcome.lock.flags = options.lock
     outcome.caps.launcher = facts.who.caps.as_dict()

@@ -70,6 +70,7 @@ class Child:
         self.launcher_pid = launcher_pid
         self.nofile = nofile
         self.account: Account | None = None
+        self.failed = (0, 0)
 
     def become_target(self) -> None:
         """Do all that precedes exec, then exec; on failure tell the launcher which step it was."""
@@ -119,4 +120,5 @@ class Child:
 
     def say_failed(self, index: int, errno: int) -> None:
         """Tell the launcher which action failed, with what errno."""
+        self.failed = (index, errno)
         channel.tell(self.channel, Message(FAILED, flags=index, error=errno))

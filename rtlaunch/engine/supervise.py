@@ -95,6 +95,10 @@ class Supervisor:
         if self.traced:
             self.begin_injection()
         self.on_child()
+        self.loop()
+
+    def loop(self) -> None:
+        """Serve what comes until the target has ended."""
         while not self.ended:
             ready = self.poll.poll(self.patience_ms())
             if not ready:
@@ -383,13 +387,27 @@ class Supervisor:
         return (*self.handshake.accepted, *self.sentry.findings)
 
     def settle(self, found: os.waitid_result) -> None:
-        """Write down how it ended: by the target, or by us before it ran."""
+        """Write down how it ended."""
         end = self.outcome.exit
         if found.si_code == os.CLD_EXITED:
             end.code = found.si_status
         else:
             end.signal = found.si_status
             end.core_dumped = found.si_code == os.CLD_DUMPED
+        self.judge_end()
+
+    def settle_status(self, status: int | None) -> None:
+        """Write down how it ended, from a wait status; None where that could not be learnt."""
+        end = self.outcome.exit
+        if status is not None and os.WIFEXITED(status):
+            end.code = os.WEXITSTATUS(status)
+        elif status is not None:
+            end.signal, end.core_dumped = os.WTERMSIG(status), os.WCOREDUMP(status)
+        self.judge_end()
+
+    def judge_end(self) -> None:
+        """Say who ended it: the target, or we before it ran."""
+        end = self.outcome.exit
         if not self.handshake.went and not self.refusal and not self.failure:
             from rtlaunch.engine import silence
 

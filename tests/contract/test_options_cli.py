@@ -44,7 +44,6 @@ REFUSED = [
     (["--lock", "curent", "--", "TOUCH"], "did you mean current?"),
     (["--cpu-list", "0-", "--", "TOUCH"], "is no CPU"),
     (["--allow", "usage", "--", "TOUCH"], "usage cannot be allowed"),
-    (["--mode", "exec", "--", "TOUCH"], "'exec' is not in this version yet"),
     (["--via", "ptrace", "--", "TOUCH"], "'ptrace' is not in this version yet"),
     (["--children", "w*", "--", "TOUCH"], "is not in this version yet"),
     (["--heap", "1G", "--", "TOUCH"], "unknown option --heap"),

@@ -102,7 +102,6 @@ BAD = [
     ("via", "ptrace", "'ptrace' is not in this version yet: use auto, preload"),
     ("via", "prelaod", "is not one of auto, preload; did you mean preload"),
     ("children", "worker*", "a pattern such as 'worker\\*' is not in this version yet"),
-    ("mode", "exec", "'exec' is not in this version yet"),
     ("arm", "ready", "'ready' is not in this version yet"),
     ("arm", "signal:KILL", "cannot be caught"),
     ("arm", "signal:", "no signal"),
