@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rtlaunch.core.plan import Action
     from rtlaunch.engine.handshake import Conversation
     from rtlaunch.engine.inherit import Inherited
+    from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.listener import Listener
 
 NAME = "rtlaunch-watch"  # what the kernel calls the side process (15 bytes at most)
@@ -203,13 +204,18 @@ class SideProcess(Supervisor):
         But SIGCHLD, which tells of a stop while we trace it.
         """
         os.read(self.signals, 1 << 12)
-        if self.injection is not None and self.injection.state != self.injection.GONE:
-            self.on_tracee()
+        if self.injection is not None:
+            self.on_tracee(self.injection)
 
-    def on_tracee(self) -> None:
-        """Deal with the stops of a target that is traced; its end comes by the pidfd."""
-        wanted = os.WSTOPPED | os.WNOHANG
-        while (found := os.waitid(os.P_PID, self.pid, wanted)) is not None:
+    def on_tracee(self, injection: Injection) -> None:
+        """Deal with the stops of a target while it is traced; its end comes by the pidfd."""
+        while injection.state != injection.GONE:
+            try:
+                found = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
             self.target_stopped(found.si_status)
 
     def on_child(self) -> None:

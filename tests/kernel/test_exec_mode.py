@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import books
-from tests.host import wait_until
+from tests.host import compile_c, wait_until
 from tests.kernel import seccomp
 from tests.kernel.faulting import make_file
 from tests.kernel.processes import children, is_alive, stat, status
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from tests.launching import Launcher
 
 MLOCKALL = {"x86_64": 151}
+STATIC = """\
+#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+    printf("ready %d\\n", getpid());
+    fflush(stdout);
+    return getchar() == EOF ? 0 : 1;
+}
+"""
 EXEC = ("--mode", "exec")
 WATCHER = "rtlaunch-watch"
 GONE_WITHIN_S = 2.0  # the promise is 0.1; a loaded machine has other things to do
@@ -235,3 +244,16 @@ def major_in(report: Path) -> int:
     """Return the count of major faults that a report has."""
     found: int = json.loads(report.read_text())["watch"]["after_arm"]["major"]
     return found
+
+
+def test_a_static_program_is_locked_in_its_own_pid(rtlaunch: Launcher, here: Path) -> None:
+    """By the side process, which traces it over its exec and lets it go."""
+    source = here / "own.c"
+    source.write_text(STATIC)
+    program = compile_c(source, here / "own", "-static")
+    with standing(rtlaunch, *EXEC, "--", program) as held:
+        assert held.pid == held.process.pid
+        assert status(held.pid, "TracerPid") == "0"
+        assert books.not_held(held.pid) == []
+    found = written(held.report_path)
+    assert (found["verdict"], found["lock"]["via"]) == ("clean", "ptrace")
