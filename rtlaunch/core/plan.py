@@ -288,14 +288,18 @@ def changes_something(action: Action, facts: Facts) -> bool:
 
 # Of these, what a process that is stopped at its exec can be locked in spite of. The secure ones
 # keep their privileges under a tracer that holds CAP_SYS_PTRACE (cap_bprm_creds_from_file).
-BY_PTRACE = frozenset(("target-static", "shim-missing", "shim-path"))
+BY_PTRACE = frozenset(("target-static", "target-class", "shim-missing", "shim-path"))
 BY_PRIVILEGED_PTRACE = frozenset(("target-setuid", "target-file-caps"))
+
+# Machines whose registers are known to rtlaunch.core.tracee.
+INJECTABLE = ("x86_64", "i386", "aarch64")
 
 PRELOAD, PTRACE = "preload", "ptrace"
 WHY_PTRACE = {
     "target-static": "the program is static: no loader runs before it",
     "target-setuid": "the program is set-uid or set-gid: its loader drops LD_PRELOAD",
     "target-file-caps": "the program has file capabilities: its loader drops LD_PRELOAD",
+    "target-class": "there is no shim for a program of this word size",
     "shim-missing": "there is no shim for this machine",
     "shim-path": "LD_PRELOAD cannot carry the shim's path",
 }
@@ -308,7 +312,7 @@ def via(options: Options, facts: Facts, codes: Iterable[str]) -> tuple[str, str]
     """
     if options.via != "auto":
         return options.via, "asked for"
-    reached = BY_PTRACE | (BY_PRIVILEGED_PTRACE if facts.reach.reads_any else frozenset())
+    reached = reached_by(PTRACE, facts)
     for code in codes:
         if code in reached:
             return PTRACE, WHY_PTRACE[code]
@@ -317,7 +321,7 @@ def via(options: Options, facts: Facts, codes: Iterable[str]) -> tuple[str, str]
 
 def reached_by(way: str, facts: Facts) -> frozenset[str]:
     """Return the codes of what stands against a preload and not against ``way``."""
-    if way != PTRACE:
+    if way != PTRACE or facts.target.machine not in INJECTABLE:
         return frozenset()
     return BY_PTRACE | (BY_PRIVILEGED_PTRACE if facts.reach.reads_any else frozenset())
 
@@ -335,7 +339,7 @@ def make_plan(
     steps = tuple(step for step in before_exec(options, facts) if changes_something(step, facts))
     if "limit-raise" in codes:
         steps = tuple(map(as_far_as_possible, steps))
-    traced = (Trace(),) if way == PTRACE and options.lock else ()
+    traced = (Trace(),) if way == PTRACE else ()
     return (
         *traced,
         *steps,

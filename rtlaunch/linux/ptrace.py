@@ -12,12 +12,13 @@ import os
 from rtlaunch.linux import libc
 
 # include/uapi/linux/ptrace.h
-CONT, SINGLESTEP, DETACH = 7, 9, 17
+CONT, DETACH, SYSCALL = 7, 17, 24
 GETREGSET, SETREGSET = 0x4204, 0x4205
 SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
 GETSIGMASK, SETSIGMASK = 0x420A, 0x420B
-O_TRACEEXEC, O_EXITKILL = 0x10, 0x100000
+O_TRACESYSGOOD, O_TRACEEXEC, O_EXITKILL = 0x1, 0x10, 0x100000
 EVENT_EXEC, EVENT_STOP = 4, 128
+SYSCALL_STOP = 5 | 0x80  # SIGTRAP, marked by O_TRACESYSGOOD
 
 NT_PRSTATUS = 1  # include/uapi/linux/elf.h: the general registers
 
@@ -45,9 +46,12 @@ def listen(pid: int) -> None:
     libc.ptrace(LISTEN, pid, 0, 0)
 
 
-def step(pid: int) -> None:
-    """Let a stopped tracee execute one instruction; a system call is one."""
-    libc.ptrace(SINGLESTEP, pid, 0, 0)
+def to_system_call(pid: int, signal: int = 0) -> None:
+    """Let a stopped tracee run to where it next enters or leaves a system call.
+
+    ``signal`` as for :func:`go_on`.
+    """
+    libc.ptrace(SYSCALL, pid, 0, signal)
 
 
 def detach(pid: int, signal: int = 0) -> None:
@@ -80,8 +84,9 @@ def wait_stop(pid: int) -> int:
 
     ProcessLookupError where it ended; it is not reaped.
     """
-    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
-    if found is None or found.si_code not in (os.CLD_STOPPED, os.CLD_TRAPPED):
-        raise ProcessLookupError
-    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    try:
+        found = os.waitid(os.P_PID, pid, os.WSTOPPED)
+    except ChildProcessError:  # a zombie never stops again
+        raise ProcessLookupError from None
+    assert found is not None  # without WNOHANG
     return found.si_status
