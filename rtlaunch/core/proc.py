@@ -26,7 +26,7 @@ class Status(Record):
 
     ``uids`` and ``gids`` are real, effective, saved, file system. A zombie or a
     kernel thread has no memory: its sizes are 0. ``seccomp`` is 0 off,
-    1 strict, 2 filter.
+    1 strict, 2 filter; ``sig_pnd`` are the signals pending for the thread alone.
     """
 
     name: str
@@ -42,6 +42,8 @@ class Status(Record):
     vm_pin: int = 0
     vm_rss: int = 0
     vm_stk: int = 0
+    tracer: int = 0
+    sig_pnd: int = 0
     sig_blk: int = 0
     sig_ign: int = 0
     sig_cgt: int = 0
@@ -86,6 +88,8 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "VmPin": ("vm_pin", _kilobytes),
     "VmRSS": ("vm_rss", _kilobytes),
     "VmStk": ("vm_stk", _kilobytes),
+    "TracerPid": ("tracer", int),
+    "SigPnd": ("sig_pnd", _hexadecimal),
     "SigBlk": ("sig_blk", _hexadecimal),
     "SigIgn": ("sig_ign", _hexadecimal),
     "SigCgt": ("sig_cgt", _hexadecimal),

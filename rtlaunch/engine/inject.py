@@ -20,12 +20,15 @@ import os
 import time
 
 from rtlaunch.core import protocol, tracee
+from rtlaunch.core.proc import parse_status
 from rtlaunch.core.protocol import Message
 from rtlaunch.core.tracee import errno_of
 from rtlaunch.linux import proc, ptrace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from rtlaunch.core.tracee import Registers
 
 SEIZED, AT_EXEC, LOCKED, GONE = "seized", "at exec", "locked", "gone"
@@ -157,7 +160,20 @@ class Injection:
         now = tracee.parse_registers(ptrace.registers(self.pid))
         if now is None or now.pc != self._entry + len(now.layout.instruction):
             raise NoCall(0, f"{name} was not made")
+        if now.result > 0:
+            self._end_by_filter(name)
         return now.result
+
+    def _end_by_filter(self, name: str) -> NoReturn:
+        """Let a target end that a seccomp filter kills for a call; no other gives a number back.
+
+        It has left the call as it came to it, and dies of SIGSYS before any instruction.
+        """
+        pending = parse_status(proc.read_text(self.pid, "status")).sig_pnd
+        if pending >> _signal.SIGSYS - 1 & 1:
+            ptrace.go_on(self.pid)
+            ptrace.wait_stop(self.pid)
+        raise NoCall(0, f"{name} was answered by a number that the kernel does not give")
 
     def _to_system_call(self) -> None:
         """Let it run to where it enters or leaves the next system call.

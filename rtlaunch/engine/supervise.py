@@ -168,7 +168,8 @@ class Supervisor:
         except OSError as error:
             finding = untraced.explain(self.pid, error)
             self.why_unlocked, self.shim_path = finding.what, ""
-            self.weigh_or_refuse(finding)
+            if not self.weigh_or_refuse(finding):
+                return
             word = protocol.SKIP
         channel.tell(self.channel, protocol.Message(word))
 
@@ -224,7 +225,7 @@ class Supervisor:
         Where no shim was preloaded, by leave of the user, this is the exec:
         the program runs, unlocked, and what is left to do is to watch it.
         """
-        unlocked = not self.shim_path and not self.injection
+        unlocked = not self.shim_path and not self.injection and not self.refusal
         if unlocked and not self.handshake.went and not self.failure:
             self.handshake.went_unlocked(self.pid, self.why_unlocked)
             self.settle_in()

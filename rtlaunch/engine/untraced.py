@@ -9,6 +9,7 @@ import errno
 import os
 
 from rtlaunch.core import untraced
+from rtlaunch.core.proc import parse_status
 from rtlaunch.engine.inject import Injection
 from rtlaunch.linux import libc, proc, ptrace
 
@@ -20,10 +21,18 @@ _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
 
 def begin(pid: int) -> Injection:
-    """Trace ``pid``; OSError as ptrace(2) has it, EPERM also where a filter would kill us."""
+    """Trace the child ``pid``; OSError as ptrace(2) has it, EPERM where a filter would kill us.
+
+    ProcessLookupError where it has ended: of a zombie the kernel says EPERM.
+    """
     if libc.has_seccomp_filter() and not _survives():
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-    return Injection(pid)
+    try:
+        return Injection(pid)
+    except PermissionError:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            raise ProcessLookupError from None
+        raise
 
 
 def _survives() -> bool:
@@ -36,7 +45,7 @@ def _survives() -> bool:
 def explain(pid: int, error: OSError) -> Finding:
     """Return the finding for a child that may not be traced, with the rule that decides."""
     number = error.errno or 0
-    tracer = _tracer(pid)
+    tracer = parse_status(proc.read_text(pid, "status")).tracer
     return untraced.denied(
         untraced.Denial(
             number,
@@ -47,13 +56,6 @@ def explain(pid: int, error: OSError) -> Finding:
             _yama(),
         )
     )
-
-
-def _tracer(pid: int) -> int:
-    """Return who traces ``pid``, 0 if nobody that we can see does."""
-    lines = proc.read_text(pid, "status").splitlines()
-    found = next((line for line in lines if line.startswith("TracerPid:")), "TracerPid: 0")
-    return int(found.split()[1])
 
 
 def _name(pid: int) -> str:
