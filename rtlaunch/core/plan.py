@@ -326,16 +326,30 @@ def reached_by(way: str, facts: Facts) -> frozenset[str]:
     return BY_PTRACE | (BY_PRIVILEGED_PTRACE if facts.reach.reads_any else frozenset())
 
 
+def preloaded(options: Options, facts: Facts, way: str) -> str:
+    """Return what LD_PRELOAD shall name, "" for nothing.
+
+    A static program that is locked by ptrace passes it on to what it execs; the loader of any
+    other would complain of it, or takes it away.
+    """
+    shim, program = facts.shim, facts.target.program
+    if shim is None or options.via == PTRACE:
+        return ""
+    if way != PTRACE:
+        return shim.preload
+    silent = program is not None and program.elf is not None and not program.elf.dynamic
+    return shim.preload if silent and facts.target.machine == shim.machine else ""
+
+
 def make_plan(
     options: Options, facts: Facts, findings: tuple[Finding, ...] = (), way: str = PRELOAD
 ) -> tuple[Action, ...]:
     """Return the whole plan of a launch, but what changes nothing.
 
-    It is without preload where waived findings rule that out, or ptrace was asked for.
+    It is without preload where waived findings rule that out.
     """
     codes = {finding.code for finding in findings}
-    asked = options.via != PTRACE and not codes & UNREACHED
-    preload = facts.shim.preload if facts.shim and asked else ""
+    preload = "" if codes & UNREACHED else preloaded(options, facts, way)
     steps = tuple(step for step in before_exec(options, facts) if changes_something(step, facts))
     if "limit-raise" in codes:
         steps = tuple(map(as_far_as_possible, steps))

@@ -100,6 +100,32 @@ def test_the_machines_are_those_whose_registers_are_known():
     assert set(plan.INJECTABLE) == {layout.machine for layout in tracee.BY_BYTES.values()}
 
 
+KEEP = {"static": ("static", "x86_64"), "static-pie": ("static-pie", "x86_64")}
+DROP = {"i386": ("dynamic", "i386"), "i386-static": ("static", "i386")}
+
+
+@pytest.mark.parametrize(("linkage", "machine"), KEEP.values(), ids=KEEP)
+def test_a_static_program_passes_the_shim_on(linkage, machine):
+    """Nothing reads LD_PRELOAD in it, and what it execs may be dynamic."""
+    known = facts(target=target(machine, linkage))
+    assert plan.preloaded(options(), known, plan.PTRACE) == "/opt/shim.so"
+    assert plan.preloaded(options(via="ptrace"), known, plan.PTRACE) == ""
+
+
+@pytest.mark.parametrize(("linkage", "machine"), DROP.values(), ids=DROP)
+def test_a_loader_is_not_given_what_it_would_complain_of(linkage, machine):
+    """A 32-bit loader says on stderr that it ignores a 64-bit shim."""
+    known = facts(target=target(machine, linkage))
+    assert plan.preloaded(options(), known, plan.PTRACE) == ""
+
+
+def test_a_shim_that_cannot_be_mapped_is_not_named():
+    """On a noexec file system the loader would say so on stderr."""
+    known = facts(shim=Shim("x86_64", "/noexec/s.so", "/noexec/s.so", noexec=True))
+    assert preflight.way_in(options(), known)[0] == "ptrace"
+    assert plan.preloaded(options(), known, plan.PTRACE) == ""
+
+
 def test_children_are_not_reached_from_outside():
     """--via ptrace preloads nothing, so --children all cannot hold: said, not refused."""
     asked = options(via="ptrace", children="all")
