@@ -291,14 +291,18 @@ def changes_something(action: Action, facts: Facts) -> bool:
 
 # Of these, what a process that is stopped at its exec can be locked in spite of. The secure ones
 # keep their privileges under a tracer that holds CAP_SYS_PTRACE (cap_bprm_creds_from_file).
-BY_PTRACE = frozenset(("target-static", "shim-missing", "shim-path"))
+BY_PTRACE = frozenset(("target-static", "target-class", "shim-missing", "shim-path"))
 BY_PRIVILEGED_PTRACE = frozenset(("target-setuid", "target-file-caps"))
+
+# Machines whose registers are known to rtlaunch.core.tracee.
+INJECTABLE = ("x86_64", "i386", "aarch64")
 
 PRELOAD, PTRACE = "preload", "ptrace"
 WHY_PTRACE = {
     "target-static": "the program is static: no loader runs before it",
     "target-setuid": "the program is set-uid or set-gid: its loader drops LD_PRELOAD",
     "target-file-caps": "the program has file capabilities: its loader drops LD_PRELOAD",
+    "target-class": "there is no shim for a program of this word size",
     "shim-missing": "there is no shim for this machine",
     "shim-path": "LD_PRELOAD cannot carry the shim's path",
 }
@@ -311,7 +315,7 @@ def via(options: Options, facts: Facts, codes: Iterable[str]) -> tuple[str, str]
     """
     if options.via != "auto":
         return options.via, "asked for"
-    reached = BY_PTRACE | (BY_PRIVILEGED_PTRACE if facts.reach.reads_any else frozenset())
+    reached = reached_by(PTRACE, facts)
     for code in codes:
         if code in reached:
             return PTRACE, WHY_PTRACE[code]
@@ -320,9 +324,24 @@ def via(options: Options, facts: Facts, codes: Iterable[str]) -> tuple[str, str]
 
 def reached_by(way: str, facts: Facts) -> frozenset[str]:
     """Return the codes of what stands against a preload and not against ``way``."""
-    if way != PTRACE:
+    if way != PTRACE or facts.target.machine not in INJECTABLE:
         return frozenset()
     return BY_PTRACE | (BY_PRIVILEGED_PTRACE if facts.reach.reads_any else frozenset())
+
+
+def preloaded(options: Options, facts: Facts, way: str) -> str:
+    """Return what LD_PRELOAD shall name, "" for nothing.
+
+    A static program that is locked by ptrace passes it on to what it execs; the loader of any
+    other would complain of it, or takes it away.
+    """
+    shim, program = facts.shim, facts.target.program
+    if shim is None or options.via == PTRACE:
+        return ""
+    if way != PTRACE:
+        return shim.preload
+    silent = program is not None and program.elf is not None and not program.elf.dynamic
+    return shim.preload if silent and facts.target.machine == shim.machine else ""
 
 
 def make_plan(
@@ -330,16 +349,15 @@ def make_plan(
 ) -> tuple[Action, ...]:
     """Return the whole plan of a launch, but what changes nothing.
 
-    It is without preload where waived findings rule that out, or ptrace was asked for.
+    It is without preload where waived findings rule that out.
     """
     codes = {finding.code for finding in findings}
-    asked = options.via != PTRACE and not codes & UNREACHED
-    preload = facts.shim.preload if facts.shim and asked else ""
+    preload = "" if codes & UNREACHED else preloaded(options, facts, way)
     aside = mode.choose(options, facts).mode == mode.EXEC
     steps = tuple(step for step in before_exec(options, facts) if changes_something(step, facts))
     if "limit-raise" in codes:
         steps = tuple(map(as_far_as_possible, steps))
-    traced = (Trace(),) if way == PTRACE and options.lock else ()
+    traced = (Trace(),) if way == PTRACE else ()
     return (
         *traced,
         *steps,

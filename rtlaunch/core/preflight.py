@@ -86,6 +86,19 @@ def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
         )
 
 
+def of_children(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find children that are to be locked, where nothing is preloaded that could."""
+    if options.via == plan.PTRACE and options.children == "all":
+        yield Finding(
+            "child-unlocked",
+            "--via ptrace locks the program alone: no child of it will be locked",
+            why="what is locked from outside is given no LD_PRELOAD to pass on",
+            set_by="--via ptrace together with --children all",
+            try_now="--via auto, which preloads wherever the loader honours it",
+            for_good="--via auto, or --children none",
+        )
+
+
 def of_surroundings(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find protocols that are bound to our PID, which the target will not have."""
     if mode.choose(options, facts).mode == mode.EXEC:
@@ -300,6 +313,7 @@ def of_nice(options: Options, facts: Facts) -> Iterable[Finding]:
 
 CHECKS: tuple[Callable[[Options, Facts], Iterable[Finding]], ...] = (
     of_target,
+    of_children,
     of_surroundings,
     of_user,
     of_caps,

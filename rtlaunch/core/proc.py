@@ -26,7 +26,8 @@ class Status(Record):
 
     ``uids`` and ``gids`` are real, effective, saved, file system. A zombie or a
     kernel thread has no memory: its sizes are 0. ``seccomp`` is 0 off,
-    1 strict, 2 filter; ``tgid`` is the process of a thread, ``tracer`` who traces it, 0 nobody.
+    1 strict, 2 filter; ``tgid`` is the process of a thread, ``tracer`` who traces it, 0 nobody;
+    ``sig_pnd`` are the signals pending for the thread alone.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Status(Record):
     vm_pin: int = 0
     vm_rss: int = 0
     vm_stk: int = 0
+    tracer: int = 0
+    sig_pnd: int = 0
     sig_blk: int = 0
     sig_ign: int = 0
     sig_cgt: int = 0
@@ -54,7 +57,6 @@ class Status(Record):
     seccomp: int = 0
     seccomp_filters: int = 0
     tgid: int = 0
-    tracer: int = 0
     cpus: str = ""
 
 
@@ -89,6 +91,8 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "VmPin": ("vm_pin", _kilobytes),
     "VmRSS": ("vm_rss", _kilobytes),
     "VmStk": ("vm_stk", _kilobytes),
+    "TracerPid": ("tracer", int),
+    "SigPnd": ("sig_pnd", _hexadecimal),
     "SigBlk": ("sig_blk", _hexadecimal),
     "SigIgn": ("sig_ign", _hexadecimal),
     "SigCgt": ("sig_cgt", _hexadecimal),
@@ -101,7 +105,6 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "Seccomp": ("seccomp", int),
     "Seccomp_filters": ("seccomp_filters", int),
     "Tgid": ("tgid", int),
-    "TracerPid": ("tracer", int),
     "Cpus_allowed_list": ("cpus", str),
 }
 

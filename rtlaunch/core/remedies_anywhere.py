@@ -79,9 +79,9 @@ ASKED: dict[str, Row] = {
 
 TARGETS: dict[str, Row] = {
     "target-static": (
-        "how the program is linked: without a loader nothing reads LD_PRELOAD",
-        "%(allow)s   # runs it unlocked",
-        "link it dynamically (Go: CGO_ENABLED=1), or call mlockall in the program itself",
+        "how the program is linked, without a loader that reads LD_PRELOAD; and --via preload",
+        "%(via_auto)s   # locks it by ptrace",
+        "leave out --via preload; or link it dynamically (Go: CGO_ENABLED=1)",
     ),
     "target-setuid": (
         "the set-uid or set-gid bit of %(path)s: the loader drops LD_PRELOAD",
@@ -90,13 +90,25 @@ TARGETS: dict[str, Row] = {
     ),
     "target-file-caps": (
         "the file capabilities of %(path)s (getcap): the loader drops LD_PRELOAD",
-        "%(allow)s   # runs it unlocked",
-        "setcap -r on the file, and the same capabilities by --ambient-caps instead",
+        "sudo %(run_user)s   # locks it by ptrace; it keeps its capabilities",
+        "%(sudo)ssetcap -r %(path)s; then the same by ambient capabilities: sudo %(run_ambient)s",
     ),
     "target-unreadable": (
         "the mode of %(path)s: who cannot read a program cannot see its memory either",
         "%(allow)s   # runs it without proof",
         "chmod +r on the file, or run rtlaunch as root",
+    ),
+    "ptrace-denied": (
+        "whoever may forbid ptrace: another tracer, a seccomp filter, yama, a security module",
+        "grep -s . /proc/sys/kernel/yama/ptrace_scope; grep -E 'Seccomp|TracerPid' "
+        "/proc/self/status",
+        "without the other tracer, or with ptrace allowed (--cap-add SYS_PTRACE, "
+        "SystemCallFilter=@debug); or a dynamic build, which needs none",
+    ),
+    "inject-failed": (
+        "the program's architecture, its vdso (vdso=0), or a security module",
+        "strace -e ptrace %(run)s   # shows the request that was refused",
+        "link it dynamically, so that a preload reaches it",
     ),
     "target-class": (
         "the program is of another word size than the shim",

@@ -209,7 +209,7 @@ class SideProcess(Supervisor):
 
     def on_tracee(self, injection: Injection) -> None:
         """Deal with the stops of a target while it is traced; its end comes by the pidfd."""
-        while injection.state != injection.GONE:
+        while not injection.is_over:
             try:
                 found = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
             except ChildProcessError:

@@ -10,6 +10,7 @@ For programs that no loader runs for, or that drop what a loader is told. The st
 What is changed of it, registers and signal mask, is put back before it goes; if we die, the kernel
 kills it (PTRACE_O_EXITKILL). Signals that arrive meanwhile wait in the kernel, their siginfo whole.
 It leaves nothing in the target and decides nothing: who is injected into is the plan's business.
+Why it goes about it in this way is told in docs/decisions/0030.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import os
 import time
 
 from rtlaunch.core import protocol, tracee
-from rtlaunch.core.findings import Finding
+from rtlaunch.core.proc import parse_status
 from rtlaunch.core.protocol import Message
 from rtlaunch.core.tracee import errno_of
 from rtlaunch.linux import proc, ptrace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from rtlaunch.core.tracee import Registers
 
 SEIZED, AT_EXEC, LOCKED, GONE = "seized", "at exec", "locked", "gone"
@@ -37,7 +40,6 @@ MCL_ALL = 7
 MADV_POPULATE_WRITE = 23  # Linux 5.14
 CLOCK_MONOTONIC = 1
 PR_SET_PDEATHSIG = 1
-PAGE = 4096  # none is smaller
 
 
 class NoCall(OSError):
@@ -52,8 +54,6 @@ class Injection:
     where the target died.
     """
 
-    GONE = GONE
-
     is_target = True
     kept = False
     can_keep = False  # no socket of ours is left in it
@@ -63,19 +63,23 @@ class Injection:
         self.state = SEIZED
         self.entered_ns = 0
         self.deathsig: int | None = None
-        self.held: list[int] = []
         self._before: Registers | None = None
-        self._mask = ALL_BLOCKED
+        self._mask: bytes | None = None
         self._entry = 0
-        ptrace.seize(pid, ptrace.O_TRACEEXEC | ptrace.O_EXITKILL)
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        options = ptrace.O_TRACEEXEC | ptrace.O_EXITKILL | ptrace.O_TRACESYSGOOD
+        ptrace.seize(pid, options)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the target runs on untraced."""
+        return self.state == GONE
 
     # ---- seized
 
     def on_stop(self, stop: int) -> bool:
-        """Deal with a stop (si_status of waitid(2)); True when it is that of the exec."""
+        """Let it run on from a stop (si_status of waitid(2)); True when it is that of the exec."""
         event, signal = stop >> 8, stop & 0xFF
-        if self.state != SEIZED:
-            return False
         if event == ptrace.EVENT_EXEC:
             self.state = AT_EXEC
             self.entered_ns = time.monotonic_ns()
@@ -110,13 +114,14 @@ class Injection:
         )
 
     def _take(self) -> None:
-        """Keep what will be changed, block all signals, find the way into the kernel."""
+        """Keep what will be changed, block all signals, find the way into the kernel.
+
+        It is still inside execve, whose result would overwrite the number of our first call: so
+        out of that first.
+        """
         self._mask = ptrace.signal_mask(self.pid)
         ptrace.set_signal_mask(self.pid, ALL_BLOCKED)
-        # It is still inside execve, whose result would overwrite the number of our first call. A
-        # step from there ends on the way out, before any instruction (kernel/entry/common.c).
-        ptrace.step(self.pid)
-        self._await_trap()
+        self._to_system_call()
         before = tracee.parse_registers(ptrace.registers(self.pid))
         if before is None:
             raise NoCall(0, "its registers are of no architecture that is known here")
@@ -133,76 +138,73 @@ class Injection:
         One write at the bottom makes the kernel grow the mapping; the pages between are populated.
         """
         assert self._before is not None
-        top = self._before.sp & -PAGE
-        bottom = max(self._before.sp - order.stack_bytes, order.stack_low, PAGE) & -PAGE
+        sp, page = self._before.sp, self._page
+        top = sp & -page
+        bottom = max(sp - order.stack_bytes, order.stack_low, page) & -page
         if not order.stack_bytes or bottom >= top:
             return top, 0
         if errno_of(self._call("clock_gettime", CLOCK_MONOTONIC, bottom)):
             return top, 0
         if errno_of(self._call("madvise", bottom, top - bottom, MADV_POPULATE_WRITE)):
-            for page in range(bottom, top, PAGE):
-                self._call("clock_gettime", CLOCK_MONOTONIC, page)
-        return bottom, self._before.sp - bottom
+            for each in range(bottom, top, page):
+                self._call("clock_gettime", CLOCK_MONOTONIC, each)
+        return bottom, sp - bottom
 
     def _call(self, name: str, *arguments: int) -> int:
         """Make one system call in the target; return its result, -errno where it failed."""
         assert self._before is not None
         wanted = tracee.for_call(self._before, self._entry, name, arguments)
         ptrace.set_registers(self.pid, tracee.pack_registers(wanted))
-        ptrace.step(self.pid)
-        self._await_trap()
+        self._to_system_call()  # entered
+        self._to_system_call()  # left
         now = tracee.parse_registers(ptrace.registers(self.pid))
-        if now is None or now.pc == self._entry:
-            raise NoCall(0, f"{name} was not entered")
+        if now is None or now.pc != self._entry + len(now.layout.instruction):
+            raise NoCall(0, f"{name} was not made")
+        if now.result > 0:
+            self._end_by_filter(name)
         return now.result
 
-    def _await_trap(self) -> None:
-        """Wait for the end of a step; a stop signal that cannot be blocked is held for later."""
-        while (stop := ptrace.wait_stop(self.pid)) != _signal.SIGTRAP:
-            if stop >> 8 == 0:
-                self.held.append(stop)
-            ptrace.step(self.pid)
+    def _end_by_filter(self, name: str) -> NoReturn:
+        """Let a target end that a seccomp filter kills for a call; no other gives a number back.
+
+        It has left the call as it came to it, and dies of SIGSYS before any instruction.
+        """
+        pending = parse_status(proc.read_text(self.pid, "status")).sig_pnd
+        if pending >> _signal.SIGSYS - 1 & 1:
+            ptrace.go_on(self.pid)
+            ptrace.wait_stop(self.pid)
+        raise NoCall(0, f"{name} was answered by a number that the kernel does not give")
+
+    def _to_system_call(self) -> None:
+        """Let it run to where it enters or leaves the next system call.
+
+        What cannot be blocked is given to it on the way. SIGSTOP stops the process, and not this
+        thread as long as we do not let it (PTRACE_LISTEN): it will stand once it is detached,
+        unless SIGCONT came first (kernel/ptrace.c, __ptrace_unlink).
+        """
+        signal = 0
+        while True:
+            ptrace.to_system_call(self.pid, signal)
+            stop = ptrace.wait_stop(self.pid)
+            if stop == ptrace.SYSCALL_STOP:
+                return
+            signal = 0 if stop >> 8 else stop
 
     # ---- locked
 
     def say(self, verdict: Message) -> None:
-        """Let the target go on GO: as it was at its exec, and untraced."""
-        if verdict.kind != protocol.GO or self._before is None:
+        """Let the target go on GO; a target that is refused waits to be killed."""
+        if verdict.kind != protocol.GO:
             return
         if self.deathsig is not None:
             self._call("prctl", PR_SET_PDEATHSIG, self.deathsig)
-        ptrace.set_registers(self.pid, tracee.pack_registers(self._before))
-        ptrace.set_signal_mask(self.pid, self._mask)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Put back what was changed of the target, and let it run untraced."""
+        if self._before is not None:
+            ptrace.set_registers(self.pid, tracee.pack_registers(self._before))
+        if self._mask is not None:
+            ptrace.set_signal_mask(self.pid, self._mask)
         ptrace.detach(self.pid)
         self.state = GONE
-        for signal in self.held:
-            os.kill(self.pid, signal)
-
-
-def denied(pid: int, error: OSError) -> Finding:
-    """Return the finding for a child that may not be traced, with the tracer that is there."""
-    tracer = _tracer(pid)
-    what = f"pid {tracer} traces it already" if tracer else str(error.strerror or error)
-    return Finding(
-        "ptrace-denied",
-        f"the program cannot be stopped at its exec: {what}",
-        why="no preload reaches it, and only ptrace can lock it from outside",
-        values={"errno": error.errno, "tracer": tracer},
-    )
-
-
-def failed(pid: int, error: OSError) -> Finding:
-    """Return the finding for an injection that could not be made."""
-    return Finding(
-        "inject-failed",
-        f"the program was stopped at its exec and could not be locked: {error.strerror or error}",
-        why="a system call in its name is made with its registers and its vdso",
-        values={"errno": error.errno, "pid": pid},
-    )
-
-
-def _tracer(pid: int) -> int:
-    """Return who traces ``pid``, 0 if nobody does."""
-    lines = proc.read_text(pid, "status").splitlines()
-    found = next((line for line in lines if line.startswith("TracerPid:")), "TracerPid: 0")
-    return int(found.split()[1])

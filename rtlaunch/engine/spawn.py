@@ -17,8 +17,10 @@ from rtlaunch.core.protocol import (
     EXIT_REFUSED,
     FAILED,
     MESSAGE_BYTES,
+    SKIP,
     Message,
     channel_variable,
+    unpack,
 )
 from rtlaunch.engine import channel, inherit
 from rtlaunch.engine.apply import PERFORM
@@ -71,6 +73,7 @@ class Child:
         self.nofile = nofile
         self.account: Account | None = None
         self.failed = (0, 0)
+        self.preloads = True
 
     def become_target(self) -> None:
         """Do all that precedes exec, then exec; on failure tell the launcher which step it was."""
@@ -96,9 +99,11 @@ class Child:
             self.bind_to_launcher()  # the change of user cleared it
 
     def await_tracer(self) -> None:
-        """Wait until the launcher traces us: at the end of file it is dead."""
-        if not self.channel.recv(MESSAGE_BYTES):
+        """Wait until the launcher traces us, or says that it cannot and we may run unlocked."""
+        answer = self.channel.recv(MESSAGE_BYTES)
+        if not answer:  # it is dead
             os._exit(EXIT_REFUSED)
+        self.preloads = unpack(answer).kind != SKIP
 
     def bind_to_launcher(self) -> None:
         """Die with the launcher, and at once if it is dead already."""
@@ -112,10 +117,11 @@ class Child:
         identity = os.fstat(fd)
         meant = 0 if self.options.children == "all" else os.getpid()
         variable = channel_variable(fd, identity.st_dev, identity.st_ino, meant)
-        if not action.preload:  # no shim will ever do these two
+        preload = action.preload if self.preloads else ""
+        if not preload:  # no shim will ever do these two
             os.close(fd)
             prctl.set_pdeathsig(self.options.pdeathsig)
-        environ = target_environ(self.inherited.environ, self.account, action.preload, variable)
+        environ = target_environ(self.inherited.environ, self.account, preload, variable)
         os.execve(action.path, action.argv, environ)
 
     def say_failed(self, index: int, errno: int) -> None:

@@ -202,9 +202,9 @@ class Steering:
     def _await_call(self) -> None:
         """Let it run into the call, or out of it; a SIGSTOP, which no mask holds, is kept."""
         while True:
-            ptrace.to_call(self.tid)
+            ptrace.to_system_call(self.tid)
             stop = ptrace.await_stop(self.tid) or 0
-            if stop == ptrace.CALL_STOP:
+            if stop == ptrace.SYSCALL_STOP:
                 return
             if stop >> 8 == 0:
                 self.held.append(stop & 0xFF)

@@ -62,6 +62,7 @@ class Supervisor:
         self.shim_path = shim_path
         self.traced = traced
         self.injection: Injection | None = None
+        self.why_unlocked = "not preloaded, as allowed"
         self.pid = 0
         self.ended = False
         self.settled_in = False
@@ -161,25 +162,32 @@ class Supervisor:
 
     def begin_injection(self) -> None:
         """Trace the child, which waits for it; what the kernel has against that is a refusal."""
-        from rtlaunch.engine import inject
+        from rtlaunch.engine import untraced
 
+        word = protocol.GO
         try:
-            self.injection = inject.Injection(self.pid)
+            self.injection = untraced.begin(self.pid)
+        except ProcessLookupError:
+            return  # SIGCHLD tells of it
         except OSError as error:
-            self.weigh_untraced(inject.denied(self.pid, error))
-        channel.tell(self.channel, protocol.Message(protocol.GO))
+            finding = untraced.explain(self.pid, error)
+            self.why_unlocked, self.shim_path = finding.what, ""
+            if not self.weigh_or_refuse(finding):
+                return
+            word = protocol.SKIP
+        channel.tell(self.channel, protocol.Message(word))
 
-    def weigh_untraced(self, finding: Finding) -> None:
-        """Refuse a target that cannot be locked from outside, unless that was allowed."""
+    def weigh_or_refuse(self, finding: Finding) -> bool:
+        """Tell whether the target may run unlocked, as ``finding`` says; refuse it if not."""
         try:
             self.handshake.weigh((finding,))
         except Refused as refused:
             self.refuse(refused.finding)
+            return False
+        return True
 
     def on_exec(self, injection: Injection) -> None:
         """Lock and prove the image that the target was stopped in, before its first instruction."""
-        from rtlaunch.engine import inject
-
         self.sentry.image_entered(True, injection.entered_ns)
         times = self.outcome.time
         times.entered_ns = times.entered_ns or injection.entered_ns
@@ -190,7 +198,17 @@ class Supervisor:
         except ProcessLookupError:
             return  # SIGCHLD tells of it
         except OSError as error:
-            self.refuse(inject.failed(self.pid, error))
+            self.not_injected(injection, error)
+
+    def not_injected(self, injection: Injection, error: OSError) -> None:
+        """Refuse a target that could not be locked, or let it run as it was at its exec."""
+        from rtlaunch.core import untraced
+
+        finding = untraced.failed(self.outcome.target.argv[0], self.pid, error)
+        if self.weigh_or_refuse(finding):
+            injection.let_go()
+            self.handshake.went_unlocked(self.pid, finding.what)
+            self.settle_in()
 
     # ---- the shim
 
@@ -211,9 +229,9 @@ class Supervisor:
         Where no shim was preloaded, by leave of the user, this is the exec:
         the program runs, unlocked, and what is left to do is to watch it.
         """
-        unlocked = not self.shim_path and not self.injection
+        unlocked = not self.shim_path and not self.injection and not self.refusal
         if unlocked and not self.handshake.went and not self.failure:
-            self.handshake.went_unlocked(self.pid, "not preloaded, as allowed")
+            self.handshake.went_unlocked(self.pid, self.why_unlocked)
             self.settle_in()
 
     def on_arrival(self, arrival: channel.Arrival) -> None:
@@ -340,10 +358,16 @@ class Supervisor:
     def target_stopped(self, number: int) -> None:
         """Go on with an injection; else see to it that the shell sees its job stop."""
         injection = self.injection
-        if injection is None or injection.state == injection.GONE:
+        if injection is None or injection.is_over:
             self.stop_with_target(number)
-        elif injection.on_stop(number):
-            self.on_exec(injection)
+            return
+        try:
+            if injection.on_stop(number):
+                self.on_exec(injection)
+            elif number >> 8:
+                self.stop_with_target(number & 0xFF)
+        except ProcessLookupError:
+            return  # killed meanwhile; SIGCHLD tells of it
 
     def stop_with_target(self, number: int) -> None:
         """Stop with the target where the terminal stopped it, so that the shell sees its job stop.

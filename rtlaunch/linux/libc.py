@@ -49,7 +49,7 @@ MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # mlockall(2)
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PR_SET_DUMPABLE = 4
-PR_GET_SECCOMP = 21
+PR_GET_SECCOMP, SECCOMP_MODE_FILTER = 21, 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 
@@ -131,6 +131,11 @@ def ptrace_write(
 def prctl(option: int, *args: int) -> int:
     """Operate on this thread or process (prctl(2)); missing arguments are 0."""
     return syscall("prctl", option, *(*args, 0, 0, 0, 0)[:4])
+
+
+def has_seccomp_filter() -> bool:
+    """Tell whether a seccomp filter is in force for this thread (prctl(2), PR_GET_SECCOMP)."""
+    return prctl(PR_GET_SECCOMP) == SECCOMP_MODE_FILTER
 
 
 def raise_ambient(cap: int) -> None:

@@ -16,18 +16,16 @@ import time
 from rtlaunch.linux import libc
 
 # include/uapi/linux/ptrace.h
-CONT, SINGLESTEP, DETACH = 7, 9, 17
-SYSCALL = 24
+CONT, DETACH, SYSCALL = 7, 17, 24
 GETREGSET, SETREGSET = 0x4204, 0x4205
 SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
 GETSIGMASK, SETSIGMASK = 0x420A, 0x420B
 GET_RSEQ_CONFIGURATION = 0x420F
 GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211
-O_TRACESYSGOOD = 0x1
-O_TRACEEXEC, O_EXITKILL = 0x10, 0x100000
+O_TRACESYSGOOD, O_TRACEEXEC, O_EXITKILL = 0x1, 0x10, 0x100000
 O_SUSPEND_SECCOMP = 0x200000
 EVENT_EXEC, EVENT_STOP = 4, 128
-CALL_STOP = 5 | 0x80  # SIGTRAP, marked by O_TRACESYSGOOD: into a system call, or out of it
+SYSCALL_STOP = 5 | 0x80  # SIGTRAP, marked by O_TRACESYSGOOD: into a system call, or out of it
 
 NT_PRSTATUS = 1  # include/uapi/linux/elf.h: the general registers
 
@@ -59,17 +57,13 @@ def listen(pid: int) -> None:
     libc.ptrace(LISTEN, pid, 0, 0)
 
 
-def step(pid: int) -> None:
-    """Let a stopped tracee execute one instruction; a system call is one."""
-    libc.ptrace(SINGLESTEP, pid, 0, 0)
+def to_system_call(pid: int, signal: int = 0) -> None:
+    """Let a stopped tracee run to where it next enters or leaves a system call.
 
-
-def to_call(pid: int) -> None:
-    """Let a stopped tracee run up to its next entry into a system call, or its way out of one.
-
-    Unlike :func:`step` it sends no SIGTRAP, which would reset a handler where that is blocked.
+    Unlike a single step it sends no SIGTRAP, which would reset a handler where that is blocked.
+    ``signal`` as for :func:`go_on`.
     """
-    libc.ptrace(SYSCALL, pid, 0, 0)
+    libc.ptrace(SYSCALL, pid, 0, signal)
 
 
 def detach(pid: int, signal: int = 0) -> None:
@@ -102,10 +96,11 @@ def wait_stop(pid: int) -> int:
 
     ProcessLookupError where it ended; it is not reaped.
     """
-    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
-    if found is None or found.si_code not in (os.CLD_STOPPED, os.CLD_TRAPPED):
-        raise ProcessLookupError
-    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    try:
+        found = os.waitid(os.P_PID, pid, os.WSTOPPED)
+    except ChildProcessError:  # a zombie never stops again
+        raise ProcessLookupError from None
+    assert found is not None  # without WNOHANG
     return found.si_status
 
 

@@ -19,7 +19,7 @@ State:\tS (sleeping)
 Tgid:\t811
 Pid:\t812
 PPid:\t1
-TracerPid:\t9
+TracerPid:\t4711
 Uid:\t1000\t1001\t1002\t1003
 Gid:\t100\t101\t102\t103
 Groups:\t4 24 1000\x20
@@ -29,6 +29,7 @@ VmPin:\t       4 kB
 VmRSS:\t    9000 kB
 VmStk:\t     132 kB
 Threads:\t7
+SigPnd:\t0000000040000000
 SigBlk:\t0000000000010000
 SigIgn:\t0000000000001000
 SigCgt:\t0000000180004a02
@@ -58,6 +59,8 @@ STATUS_VALUES = {
     "vm_pin": 4096,
     "vm_rss": 9000 * 1024,
     "vm_stk": 132 * 1024,
+    "tracer": 4711,
+    "sig_pnd": 1 << 30,
     "sig_blk": 1 << 16,
     "sig_ign": 1 << 12,
     "sig_cgt": 0x180004A02,
@@ -70,7 +73,6 @@ STATUS_VALUES = {
     "seccomp": 2,
     "seccomp_filters": 3,
     "tgid": 811,
-    "tracer": 9,
     "cpus": "0-3,7",
 }
 
