@@ -11,14 +11,15 @@ from rtlaunch.core import kinds, preflight, settings
 from rtlaunch.core.argv import quoted
 from rtlaunch.core.findings import EXIT_REFUSED, first_refusal
 from rtlaunch.core.options import BY_NAME, SETTINGS
-from rtlaunch.core.plan import make_plan
-from rtlaunch.engine.survey import survey
-from rtlaunch.report import text
+from rtlaunch.core.plan import Lock, make_plan
+from rtlaunch.engine.survey import judge, survey
+from rtlaunch.report import budget, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rtlaunch.core.budget import Budget
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.options import Options
 
@@ -34,16 +35,20 @@ def run(
     Refusal for a command line, environment or profile that makes no sense.
     """
     options, command, warnings = order(raw, typed, environ)
-    facts = survey(options, command, environ)
-    found = preflight.findings(options, facts)
-    steps = [action.describe() for action in make_plan(options, facts, found)]
+    facts, found = judge(options, survey(options, command, environ))
+    actions = make_plan(options, facts, found)
+    steps = [action.describe() for action in actions]
+    stack = preflight.thread_stack(options, facts)
+    costs = [line for action in actions if isinstance(action, Lock) for line in action.costs(stack)]
     words = [*as_typed(raw), "--", *command]
     findings = [surroundings.with_remedy(finding, words) for finding in (*warnings, *found)]
+    whole = preflight.budgeted(options, facts)
     if as_json:
-        document = as_document(options, command, steps, findings)
+        document = as_document(options, command, steps, costs, whole, findings)
         print(json.dumps(document, indent=2, default=str))
     else:
-        print(text.plan(quoted(command), MODE, options, steps, findings))
+        told = budget.lines(whole, options.fitted)
+        print(text.plan(quoted(command), MODE, options, steps, findings, told, costs))
     refusing = first_refusal(findings)
     sys.stdout.flush()
     return 0 if refusing is None else EXIT_REFUSED
@@ -61,7 +66,12 @@ def as_typed(raw: settings.Raw) -> list[str]:
 
 
 def as_document(
-    options: Options, command: list[str], steps: list[str], findings: list[Finding]
+    options: Options,
+    command: list[str],
+    steps: list[str],
+    costs: list[str],
+    whole: Budget,
+    findings: list[Finding],
 ) -> dict[str, object]:
     """Return the plan as the object that ``--json`` prints; the option values are texts."""
     refusing = first_refusal(findings)
@@ -77,6 +87,8 @@ def as_document(
             for row in SETTINGS
         },
         "steps": steps,
+        "lock_costs": costs,
+        "budget": budget.as_dict(whole),
         "findings": [
             {
                 "code": finding.code,

@@ -26,7 +26,8 @@ class Status(Record):
 
     ``uids`` and ``gids`` are real, effective, saved, file system. A zombie or a
     kernel thread has no memory: its sizes are 0. ``seccomp`` is 0 off,
-    1 strict, 2 filter.
+    1 strict, 2 filter; ``thp_enabled`` is None before Linux 5.0. ``vm_peak`` and ``vm_hwm`` are the
+    most that VmSize and VmRSS ever were since exec.
     """
 
     name: str
@@ -53,6 +54,10 @@ class Status(Record):
     no_new_privs: int = 0
     seccomp: int = 0
     cpus: str = ""
+    thp_enabled: int | None = None
+    vm_peak: int = 0
+    vm_hwm: int = 0
+    vm_pte: int = 0
 
 
 def _kilobytes(text: str) -> int:
@@ -81,10 +86,13 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "Gid": ("gids", _numbers),
     "Groups": ("groups", _numbers),
     "Threads": ("threads", int),
+    "VmPeak": ("vm_peak", _kilobytes),
     "VmSize": ("vm_size", _kilobytes),
     "VmLck": ("vm_lck", _kilobytes),
     "VmPin": ("vm_pin", _kilobytes),
+    "VmHWM": ("vm_hwm", _kilobytes),
     "VmRSS": ("vm_rss", _kilobytes),
+    "VmPTE": ("vm_pte", _kilobytes),
     "VmStk": ("vm_stk", _kilobytes),
     "SigBlk": ("sig_blk", _hexadecimal),
     "SigIgn": ("sig_ign", _hexadecimal),
@@ -95,6 +103,7 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "CapBnd": ("cap_bnd", _hexadecimal),
     "CapAmb": ("cap_amb", _hexadecimal),
     "NoNewPrivs": ("no_new_privs", int),
+    "THP_enabled": ("thp_enabled", int),
     "Seccomp": ("seccomp", int),
     "Cpus_allowed_list": ("cpus", str),
 }
@@ -160,6 +169,18 @@ def parse_stat(text: str) -> Stat:
         raise ValueError(f"a stat line of {len(words) + 2} fields")
     numbers = [int(words[at]) for at in _STAT]
     return Stat(int(text[:opening]), text[opening + 1 : closing], words[0], *numbers)
+
+
+# ---------------------------------------------------------------- syscall
+
+
+def parse_stack_pointer(text: str) -> int | None:
+    """Return a thread's stack pointer from its /proc/PID/task/TID/syscall; None while it runs.
+
+    The last but one word, whether it is in a system call or not (fs/proc/base.c).
+    """
+    words = text.split()
+    return int(words[-2], 16) if len(words) > 2 else None
 
 
 # ---------------------------------------------------------------- limits

@@ -63,6 +63,7 @@ class Child:
         self.launcher_pid = launcher_pid
         self.nofile = nofile
         self.account: Account | None = None
+        self.heap: plan.ReserveHeap | None = None
 
     def become_target(self) -> None:
         """Do all that precedes exec, then exec; on failure tell the launcher which step it was."""
@@ -79,6 +80,8 @@ class Child:
         """Perform one action, if it is one that stands before exec."""
         if isinstance(action, plan.Execute):
             self.execute(action, fd)
+        elif isinstance(action, plan.ReserveHeap):
+            self.heap = action
         elif type(action) in PERFORM:
             PERFORM[type(action)](action)
         if isinstance(action, plan.BecomeUser):
@@ -101,6 +104,10 @@ class Child:
             os.close(fd)
             prctl.set_pdeathsig(self.options.pdeathsig)
         environ = target_environ(self.inherited.environ, self.account, action.preload, variable)
+        if self.heap is not None:
+            from rtlaunch.core import heap
+
+            environ = heap.environment(self.heap, action.preload, environ, os.getpid())
         os.execve(action.path, action.argv, environ)
 
     def say_failed(self, index: int, errno: int) -> None:

@@ -287,7 +287,9 @@ class Supervisor:
                 return
             consume(found.si_pid)
             if found.si_pid == self.pid:
-                self.target_stopped(found.si_status)
+                trapped = found.si_code == os.CLD_TRAPPED
+                status = found.si_status
+                self.target_stopped(self.sentry.trapped(status) if trapped else status)
 
     def target_stopped(self, number: int) -> None:
         """Stop with the target where the terminal stopped it, so that the shell sees its job stop.

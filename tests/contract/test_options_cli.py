@@ -47,7 +47,6 @@ REFUSED = [
     (["--mode", "exec", "--", "TOUCH"], "'exec' is not in this version yet"),
     (["--via", "ptrace", "--", "TOUCH"], "'ptrace' is not in this version yet"),
     (["--children", "w*", "--", "TOUCH"], "is not in this version yet"),
-    (["--heap", "1G", "--", "TOUCH"], "unknown option --heap"),
 ]
 
 
