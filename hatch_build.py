@@ -1,7 +1,7 @@
-"""Compile rtlaunch/native when the package is built: the shim and the entry stub.
+"""Compile rtlaunch/native when the package is built: the guests and the entry stub.
 
-Why a hook and not an extension module: neither is for Python; both are freestanding programs that
-one C compiler call makes. Run as a script it compiles the shim in place, for work in a checkout.
+Why a hook and not an extension module: none is for Python; all are freestanding programs that
+one C compiler call makes. Run as a script it compiles the guests in place, for work in a checkout.
 It also packs the bytecode of what a launch imports (docs/decisions/0013).
 
 It must not download, configure or guess anything beyond the compiler's own machine.
@@ -9,6 +9,7 @@ It must not download, configure or guess anything beyond the compiler's own mach
 
 from __future__ import annotations
 
+import ast
 import compileall
 import importlib.util
 import marshal
@@ -17,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ SHIM = [
     "-Wl,--hash-style=gnu",
 ]
 
+# The libraries for LD_PRELOAD, named rtlaunch-NAME-MACHINE.so: source and flags of each.
+GUESTS = {
+    "shim": ("shim.c", SHIM),
+    "heap": ("heap.c", [*SHIM, "-Wl,-z,initfirst"]),
+}
+
 # At a fixed address: without a libc nothing would relocate it.
 STUB = ["-static", "-fno-pic", "-no-pie"]
 
@@ -76,16 +84,6 @@ PACKED = {
     ],
     "values that somebody gave": ["rtlaunch.core.kinds", "rtlaunch.linux.profiles"],
 }
-IMPORT = """\
-import sys
-sys.path.append(sys.argv[1])
-for name in sys.argv[2:]:
-    __import__(name)
-for name, module in sys.modules.items():
-    if name.startswith("rtlaunch."):
-        print(name, module.__file__, sep="\\t")
-"""
-
 # What pip and its like turn into the interpreter's own path (binary distribution format).
 INTERPRETER_SCRIPT = """\
 #!python
@@ -141,11 +139,14 @@ def compile_native(
     return unfinished.replace(output)
 
 
-def build_shim(root: Path = ROOT) -> Path:
-    """Compile the shim to where the package looks for it; return its path."""
+def build_guests(root: Path = ROOT) -> list[Path]:
+    """Compile each guest to where the package looks for it; return their paths."""
     cc = compiler()
-    name = f"rtlaunch-shim-{machine(cc)}.so"
-    return compile_native(cc, "shim.c", SHIM, root / "rtlaunch" / "native" / name, root)
+    native, name = root / "rtlaunch" / "native", machine(cc)
+    return [
+        compile_native(cc, source, flags, native / f"rtlaunch-{guest}-{name}.so", root)
+        for guest, (source, flags) in GUESTS.items()
+    ]
 
 
 def build_scripts(root: Path = ROOT) -> dict[str, str]:
@@ -157,11 +158,39 @@ def build_scripts(root: Path = ROOT) -> dict[str, str]:
     return {str(stub): stub.name, str(named): named.name}
 
 
+def module_file(name: str, root: Path) -> Path | None:
+    """Return the file of a module or package of ours; None where there is none of that name."""
+    path = root.joinpath(*name.split("."))
+    found = (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file())
+    return next(found, None)
+
+
+def imports_of(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module imports as it is imported: not in functions, not for types."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
 def imported_by(names: list[str], root: Path) -> dict[str, Path]:
-    """Return the modules of ours that importing ``names`` imports, with their files."""
-    command = [sys.executable, "-I", "-S", "-B", "-c", IMPORT, str(root), *names]
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return {name: Path(file) for name, file in (line.split("\t") for line in told.splitlines())}
+    """Return the modules of ours that importing ``names`` imports, with their files.
+
+    By reading them: what they import of others is not there while the package is built.
+    """
+    found: dict[str, Path] = {}
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        file = module_file(name, root)
+        if file is None or name in found or name.partition(".")[0] != "rtlaunch":
+            continue
+        found[name] = file
+        todo.append(name.rpartition(".")[0])
+        todo += imports_of(ast.parse(file.read_bytes()))
+    return found
 
 
 def build_pack(root: Path = ROOT) -> Path:
@@ -169,7 +198,7 @@ def build_pack(root: Path = ROOT) -> Path:
 
     Without docstrings: nobody asks a launch for help.
     """
-    modules = {"rtlaunch.cli": ("", 0)}  # what reads the pack is not in it
+    modules = {"rtlaunch": ("", 0), "rtlaunch.cli": ("", 0)}  # they read the pack
     groups = []
     for number, names in enumerate(PACKED.values()):
         codes = {}
@@ -179,7 +208,7 @@ def build_pack(root: Path = ROOT) -> Path:
                 modules[name] = where, number
                 codes[name] = compile(file.read_bytes(), where, "exec", optimize=2)
         groups.append(marshal.dumps(codes))
-    del modules["rtlaunch.cli"]
+    del modules["rtlaunch"], modules["rtlaunch.cli"]
     pack = root / "build" / f"launch.{sys.implementation.cache_tag}.pack"
     pack.write_bytes(importlib.util.MAGIC_NUMBER + marshal.dumps((modules, groups)))
     return pack
@@ -193,8 +222,8 @@ class NativeBuildHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        shim = build_shim(root)
-        build_data["artifacts"].append(f"/{shim.relative_to(root)}")
+        for guest in build_guests(root):
+            build_data["artifacts"].append(f"/{guest.relative_to(root)}")
         build_data["shared_scripts"].update(build_scripts(root))
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-linux_{machine(compiler())}"
@@ -207,5 +236,5 @@ class NativeBuildHook(BuildHookInterface[Any]):
 
 
 if __name__ == "__main__":
-    print(build_shim())
+    print(*build_guests(), sep="\n")
     sys.exit(0)

@@ -24,6 +24,10 @@ SYSCTLS = (
     "vm/swappiness",
 )
 CGROUP_DEPTH = 2
+HUGE_PAGES = (  # by size, and by node
+    ("/sys/kernel/mm/hugepages", "*/nr*_hugepages"),
+    ("/sys/devices/system/node", "node*/hugepages/*/nr_hugepages"),
+)
 
 
 def state() -> dict[str, object]:
@@ -34,7 +38,9 @@ def state() -> dict[str, object]:
     read["cgroups"] = sorted(str(path) for path in cgroups())
     read["/run"] = sorted(os.listdir("/run"))
     read["huge pages"] = {
-        str(path): text(path) for path in Path("/sys/kernel/mm/hugepages").glob("*/nr_hugepages")
+        str(path): text(path)
+        for top, pattern in HUGE_PAGES
+        for path in sorted(Path(top).glob(pattern))
     }
     return read
 

@@ -27,9 +27,12 @@ NOT_COPIED = (".git", ".venv", "build", "dist", "__pycache__", ".*_cache", ".hyp
 FAILED = 1  # pytest's exit status when tests failed; any other is no verdict
 
 LOCK, LIMITS = "tests/kernel/test_lock.py", "tests/kernel/test_limits.py"
+BUDGET = "tests/kernel/test_budget.py"
+THREAD_STACK = "tests/kernel/test_thread_stack.py"
 WATCHING = "tests/kernel/test_watching.py::test_with_proc_faults_are_counted_not_placed"
 SHIM = "rtlaunch/native/shim.c"
 HANDSHAKE = "rtlaunch/engine/handshake.py"
+HEAP = "tests/kernel/test_heap.py"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ MUTANTS = (
     Mutant(
         "the shim skips mlockall",
         SHIM,
-        (("= (int32_t)-sys_mlockall(", "= 0 * (int32_t)sizeof sys_mlockall("),),
+        (("(int32_t)-sys_mlockall(", "0 * (int32_t)sizeof sys_mlockall("),),
         (LOCK,),
     ),
     Mutant(
@@ -60,7 +63,7 @@ MUTANTS = (
     ),
     Mutant(
         "the flags lack MCL_FUTURE",
-        HANDSHAKE,
+        "rtlaunch/core/proof.py",
         (('MCL = {"current": 1, "future": 2,', 'MCL = {"current": 1, "future": 0,'),),
         (LOCK,),
     ),
@@ -69,6 +72,35 @@ MUTANTS = (
         SHIM,
         (("    prefault_stack(told, &record);\n", "    (void)&prefault_stack;\n"),),
         (LOCK,),
+    ),
+    Mutant(
+        "the stack limit is not restored",
+        SHIM,
+        (
+            (
+                "    if (!told->stack_limit || sys_prlimit_stack(told->stack_limit) == 0)\n",
+                "    if (!told->stack_limit || sizeof sys_prlimit_stack)\n",
+            ),
+        ),
+        (THREAD_STACK,),
+    ),
+    Mutant(
+        "the heap guest reserves nothing",
+        "rtlaunch/native/heap.c",
+        (("        reserve(&heap);\n", "        (void)&reserve;\n"),),
+        (HEAP,),
+    ),
+    Mutant(
+        "large blocks are mapped beside the heap",
+        "rtlaunch/core/heap.py",
+        (("        MMAP_MAX: \"0\",\n", "        MMAP_MAX: \"65536\",\n"),),
+        (HEAP,),
+    ),
+    Mutant(
+        "the heap is not looked at",
+        HANDSHAKE,
+        (("found += self.heap_findings(name)\n", "self.heap_findings(name)\n"),),
+        (HEAP,),
     ),
     Mutant(
         "the fault counter is stuck at 0",
@@ -104,6 +136,24 @@ MUTANTS = (
         ),
         (LOCK,),
     ),
+    Mutant(
+        "limits of the cgroups above are not read",
+        "rtlaunch/core/cgroup.py",
+        (("depths = range(len(parts), -1, -1)\n", "depths = (len(parts),)\n"),),
+        (BUDGET,),
+    ),
+    Mutant(
+        "page cache counts as taken",
+        "rtlaunch/core/cgroup.py",
+        (("max(0, (self.usage or 0) - self.cache)", "max(0, self.usage or 0)"),),
+        (BUDGET,),
+    ),
+    Mutant(
+        "what fit measured is not asked",
+        "rtlaunch/core/budget.py",
+        (("    if fitted is None:\n", "    if True:\n"),),
+        (BUDGET,),
+    ),
 )
 
 
@@ -134,8 +184,8 @@ class Copy:
         shutil.copy2(here / "pyvenv.cfg", self.environment)
 
     def compile(self, changed: str) -> None:
-        """Make what the installed form of a changed file is: the shim, or compiled modules."""
-        if changed == SHIM:
+        """Make what the installed form of a changed file is: the guests, or compiled modules."""
+        if changed.endswith(".c"):
             subprocess.run(
                 [self.environment / PYTHON, "hatch_build.py"],
                 cwd=self.tree,

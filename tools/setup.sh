@@ -41,6 +41,11 @@ has_header() {
     echo "#include <$1>" | cc -E - >/dev/null 2>&1
 }
 
+has_library() {
+    set -- /usr/lib/*/"$1"
+    [ -e "$1" ]
+}
+
 has_python_headers() {
     "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
 }
@@ -79,6 +84,13 @@ needed_to_test() {
     need musl-tools has_command musl-gcc
     need strace has_command strace
     need libcap2-bin has_command setcap
+    # The shipped profiles are tried on the real things: 116 MB and 81 MB to fetch.
+    need default-jdk-headless has_command javac
+    need golang-go has_command go
+    # The allocators that --heap knows by name.
+    need libjemalloc2 has_library libjemalloc.so.2
+    need libtcmalloc-minimal4 has_library libtcmalloc_minimal.so.4
+    need libmimalloc2.0 has_library libmimalloc.so.2.0
     # The shim for the other machine is compiled, looked at, and run.
     if [ "$(uname -m)" = x86_64 ]; then
         need gcc-aarch64-linux-gnu has_command aarch64-linux-gnu-gcc
@@ -90,6 +102,7 @@ needed_to_test() {
 needed_to_compare() {
     need tini has_command tini
     need libhugetlbfs-bin has_command hugectl
+    need strace has_command strace
 }
 
 apt_get() {

@@ -9,6 +9,7 @@ launch must not import this module: typer costs more than five bare interpreters
 from __future__ import annotations
 
 import inspect
+import keyword
 import os
 import sys
 from functools import cache
@@ -115,10 +116,12 @@ def _command() -> Any:
         pretty_exceptions_enable=False,
     )
     app.callback()(_taking(_front, (*SETTINGS, BY_NAME["version"])))
-    for function in (_plan, _check):
-        with_run_options = _taking(function, (*SETTINGS, argv.JSON), _target())
-        app.command(function.__name__[1:], context_settings=OPTIONS_FIRST)(with_run_options)
-    for ordinary in (_explain, _status, _lock, _unlock):
+    for function in (_plan, _check, _fit):
+        verb = function.__name__[1:]
+        own = argv.OWN_OPTIONS.get(verb, (argv.JSON,))
+        with_run_options = _taking(function, (*SETTINGS, *own), _target())
+        app.command(verb, context_settings=OPTIONS_FIRST)(with_run_options)
+    for ordinary in (_explain, _hugepages, _status, _lock, _unlock):
         app.command(ordinary.__name__[1:], context_settings=SETTINGS_HELP)(ordinary)
     return typer.main.get_command(app)
 
@@ -155,8 +158,9 @@ def _parameter(row: Row) -> inspect.Parameter:
     )
     kinds: dict[bool, Any] = {True: str | None, False: bool | None}
     annotation = list[str] | None if row.repeatable else kinds[row.takes_value]
+    name = row.field + "_" * keyword.iskeyword(row.field)
     return inspect.Parameter(
-        row.field, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation
+        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation
     )
 
 
@@ -248,6 +252,14 @@ def _check(values: Mapping[str, object]) -> int:
     return check.run(raw, command or None, dict(os.environ), bool(values["json"]))
 
 
+def _fit(values: Mapping[str, object]) -> int:
+    """Run COMMAND unlocked, measure what it takes, and say how to run it locked.
+
+    Its exit code is COMMAND's own. What was measured goes to stderr, with --json to stdout.
+    """
+    return 0  # help and completion are typer's; the run itself is a launch (cli.launch)
+
+
 def _explain(
     code: str = typer.Argument(None, metavar="CODE", help="a finding's code", show_default=False),
 ) -> int:
@@ -288,6 +300,21 @@ def _unlock(pid: str = PID, json: bool = AS_JSON) -> int:
     from rtlaunch.cli import running
 
     return running.unlock(pid, json)
+
+
+def _hugepages(
+    action: str = typer.Argument(
+        "list", metavar="[list|reserve|release|gc]", help="what to do", show_default=False
+    ),
+    what: list[str] = typer.Argument(  # noqa: B008  (how typer takes them)
+        None, metavar="[SIZE:COUNT[@NODE]]...", help="pages to reserve", show_default=False
+    ),
+    json: bool = typer.Option(False, argv.JSON.long, help="list as JSON", show_default=False),
+) -> int:
+    """Show pools and leases of huge pages; reserve some, release these, collect the dead's."""
+    from rtlaunch.cli import hugepages
+
+    return hugepages.run(action, _words(what), dict(os.environ), json)
 
 
 def _words(given: object) -> tuple[str, ...]:

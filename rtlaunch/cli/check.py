@@ -20,7 +20,7 @@ from rtlaunch.core.findings import EXIT_REFUSED, Refusal, first_refusal
 from rtlaunch.core.hostcheck import Line
 from rtlaunch.core.remedy import Context, with_remedy
 from rtlaunch.engine.apply import PERFORM
-from rtlaunch.engine.survey import survey
+from rtlaunch.engine.survey import judge, survey
 from rtlaunch.linux import host
 from rtlaunch.report import document, text
 
@@ -55,8 +55,7 @@ def run(
     Refusal for a command line, environment or profile that makes no sense.
     """
     options, asked, warnings = order_or_stand_in(raw, command, environ)
-    facts = survey(options, asked, environ)
-    judged = preflight.findings(options, facts)
+    facts, judged = judge(options, survey(options, asked, environ))
     lines = (
         Line("program", target_text(facts.target), about(judged, "command-", "target-")),
         Line("shim", shim_text(facts), about(judged, "shim-")),

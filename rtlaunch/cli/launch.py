@@ -34,6 +34,10 @@ def main(words: Sequence[str]) -> int:
     try:
         completing = argv.COMPLETE_VARIABLE in inherited.environ
         line = None if completing else argv.split(words)
+        if line and line.verb == argv.FIT and argv.HELP not in line.raw:
+            from rtlaunch.cli import fit
+
+            return fit.run(line, inherited, voice, story)
         if line is None or line.verb != argv.RUN:
             from rtlaunch.cli import app
 
@@ -54,6 +58,21 @@ def main(words: Sequence[str]) -> int:
 def run(line: argv.Line, inherited: inherit.Inherited, voice: Voice, story: Story) -> int:
     """Launch the command of ``line``; the status is the target's, or that of a Refusal."""
     options, command, findings = order(line.raw, line.command, inherited.environ)
+    perform(options, command, findings, inherited, voice, story)
+    voice.summary()
+    code = story.outcome.exit.rtlaunch_code
+    return EXIT_REFUSED if code is None else code
+
+
+def perform(
+    options: Options,
+    command: Sequence[str],
+    findings: tuple[Finding, ...],
+    inherited: inherit.Inherited,
+    voice: Voice,
+    story: Story,
+) -> None:
+    """Launch ``command`` and write the report, of a Refusal too, which is raised again."""
     voice.configure(options)
     for finding in findings:
         voice.finding(finding)
@@ -67,9 +86,6 @@ def run(line: argv.Line, inherited: inherit.Inherited, voice: Voice, story: Stor
         if voice.report is not None:
             story.outcome.findings = (*findings, *story.outcome.findings)
             voice.close_report()
-    voice.summary()
-    code = story.outcome.exit.rtlaunch_code
-    return EXIT_REFUSED if code is None else code
 
 
 def write_refusal(outcome: Outcome, finding: Finding) -> None:

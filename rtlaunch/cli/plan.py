@@ -12,14 +12,15 @@ from rtlaunch.core.argv import quoted
 from rtlaunch.core.findings import EXIT_REFUSED, first_refusal
 from rtlaunch.core.mode import Choice, choose
 from rtlaunch.core.options import BY_NAME, SETTINGS
-from rtlaunch.core.plan import make_plan
-from rtlaunch.engine.survey import survey
-from rtlaunch.report import text
+from rtlaunch.core.plan import Lock, make_plan
+from rtlaunch.engine.survey import judge, survey
+from rtlaunch.report import budget, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rtlaunch.core.budget import Budget
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.options import Options
 
@@ -34,19 +35,22 @@ def run(
     Refusal for a command line, environment or profile that makes no sense.
     """
     options, command, warnings = order(raw, typed, environ)
-    facts = survey(options, command, environ)
-    found = preflight.findings(options, facts)
+    facts, found = judge(options, survey(options, command, environ))
     way, _ = preflight.way_in(options, facts)
     actions = make_plan(options, facts, found, way)
     steps = [action.describe() for action in actions]
+    stack = preflight.thread_stack(options, facts)
+    costs = [line for action in actions if isinstance(action, Lock) for line in action.costs(stack)]
     words = [*as_typed(raw), "--", *command]
     findings = [surroundings.with_remedy(finding, words) for finding in (*warnings, *found)]
+    whole = preflight.budgeted(options, facts)
     chosen = choose(options, facts)
     if as_json:
-        document = as_document(options, command, chosen, steps, findings)
+        document = as_document(options, command, chosen, steps, costs, whole, findings)
         print(json.dumps(document, indent=2, default=str))
     else:
-        print(text.plan(quoted(command), f"{chosen.mode} ({chosen.why})", options, steps, findings))
+        told, mode = budget.lines(whole, options.fitted), f"{chosen.mode} ({chosen.why})"
+        print(text.plan(quoted(command), mode, options, steps, findings, told, costs))
     refusing = first_refusal(findings)
     sys.stdout.flush()
     return 0 if refusing is None else EXIT_REFUSED
@@ -68,6 +72,8 @@ def as_document(
     command: list[str],
     chosen: Choice,
     steps: list[str],
+    costs: list[str],
+    whole: Budget,
     findings: list[Finding],
 ) -> dict[str, object]:
     """Return the plan as the object that ``--json`` prints; the option values are texts."""
@@ -85,6 +91,8 @@ def as_document(
             for row in SETTINGS
         },
         "steps": steps,
+        "lock_costs": costs,
+        "budget": budget.as_dict(whole),
         "findings": [
             {
                 "code": finding.code,

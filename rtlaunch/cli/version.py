@@ -8,11 +8,11 @@ import sys
 from rtlaunch import __version__
 from rtlaunch.core.protocol import PROTOCOL
 from rtlaunch.engine import shims
-from rtlaunch.linux import host
+from rtlaunch.linux import host, profiles
 
 
 def run(verbose: bool) -> int:
-    """Print the version; with ``verbose`` protocol, shims, kernel, interpreter, watch source."""
+    """Print the version; with ``verbose`` one line for each of :func:`details`."""
     print("\n".join([f"rtlaunch {__version__}", *(details() if verbose else ())]))
     return 0
 
@@ -24,6 +24,7 @@ def details() -> list[str]:
     facts = (
         ("protocol", str(PROTOCOL)),
         ("shims", f"{', '.join(sorted(shims.installed())) or 'none'} ({shims.NATIVE})"),
+        ("profiles", f"{', '.join(profiles.names(os.environ)) or 'none'} ({profiles.SHIPPED_DIR})"),
         ("kernel", f"{name.sysname} {name.release} {name.machine}"),
         ("python", f"{python} ({sys.executable})"),
         ("watch source", watch_source()),

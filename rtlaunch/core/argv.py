@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 PROGRAM = "rtlaunch"
 RUN, HELP, VERSION, COMPLETION = "run", "help", "version", "completion"
-WITH_RUN_OPTIONS = ("plan", "check")  # their words are those of a run, and --json
-SUBCOMMANDS = (*WITH_RUN_OPTIONS, "explain", "status", "lock", "unlock")
-RESERVED = ("hugepages", "watch", "fit", "verify")  # of later versions
+FIT = "fit"
+WITH_RUN_OPTIONS = ("plan", "check", FIT)  # their words are those of a run, and some of their own
+SUBCOMMANDS = (*WITH_RUN_OPTIONS, "explain", "hugepages", "status", "lock", "unlock")
+RESERVED = ("watch", "verify")  # of later versions
 COMPLETIONS = ("--install-completion", "--show-completion")  # typer's own
 COMPLETE_VARIABLE = "_RTLAUNCH_COMPLETE"  # set by the shell's completion script, also typer's
 
 JSON = Row("json", ACTION, "", "", "as JSON", "")
+FOR = Row("for", "slack", "TIME", "none", "time to measure; then SIGTERM ends the program", "")
+WRITE = Row("write", "text", "FILE.toml", "none", "profile to make of what was measured", "")
+OWN_OPTIONS = {FIT: (FOR, WRITE, JSON)}
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_")
 
 
@@ -92,7 +96,7 @@ def _split_subcommand(verb: str, words: Sequence[str]) -> Line:
     """Take apart a line that begins with a subcommand."""
     if verb not in WITH_RUN_OPTIONS:
         return Line(verb, {}, tuple(words[1:]))
-    scan = _scan(words, 1, spellings((*SETTINGS, BY_NAME[HELP], JSON)))
+    scan = _scan(words, 1, spellings((*SETTINGS, BY_NAME[HELP], *OWN_OPTIONS.get(verb, (JSON,)))))
     if HELP in scan.raw:
         return Line(verb, scan.raw, ())
     return Line(verb, scan.raw, _command(words, 1, scan))

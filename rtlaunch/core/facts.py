@@ -12,7 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rtlaunch.core.budget import Memory
     from rtlaunch.core.caps import Credentials
+    from rtlaunch.core.heap import HeapFacts
+    from rtlaunch.core.hugepages import HugeFacts
     from rtlaunch.core.limits import Limit
     from rtlaunch.core.target import Reach, Target
 
@@ -52,13 +55,28 @@ class Shim(Record):
     noexec: bool = False
 
 
+class Shape(Record):
+    """What bounds threads' stacks and transparent huge pages; read only where they are asked for.
+
+    ``thread_stack_least`` is sysconf's, in bytes; ``thp_system`` the policy for
+    all: ``always``, ``madvise`` or ``never``; ``thp_disabled`` our own
+    PR_GET_THP_DISABLE; ``thp_except_advised`` whether the kernel has that flag.
+    """
+
+    thread_stack_least: int = 0
+    thp_system: str = ""
+    thp_disabled: int = 0
+    thp_except_advised: bool = False
+
+
 class Facts(Record):
     """All facts of a launch, read once before anything is changed.
 
     ``cpus`` is the affinity mask, ``possible_cpus`` the CPUs that our cpuset
     lets us ask for; ``account`` is None without ``--user``; ``shim`` is None
-    when the package holds none for this machine. The last three are read only
-    where somebody asks for exec mode, or a service manager's variables are there.
+    when the package holds none for this machine; ``memory`` is None where nobody asked. The last
+    three are read only where somebody asks for exec mode, or a service manager's variables are
+    there.
     """
 
     host: Host
@@ -73,6 +91,10 @@ class Facts(Record):
     shim: Shim | None
     account: Account | None
     environ: Mapping[str, str]
+    shape: Shape | None = None
+    hugepages: HugeFacts | None = None
+    memory: Memory | None = None
+    heap: HeapFacts | None = None
     parent_is_manager: bool = False
     at_terminal: bool = False
     is_subreaper: bool = False

@@ -88,6 +88,37 @@ CODES: dict[str, tuple[str, int, bool]] = {
     "numa-balancing": (WARNING, EXIT_REFUSED, True),
     "ksm-on": (WARNING, EXIT_REFUSED, True),
     "rt-throttling": (WARNING, EXIT_REFUSED, True),
+    # leases of huge pages
+    "hugepages-size": (ERROR, EXIT_REFUSED, False),
+    "hugepages-node": (ERROR, EXIT_REFUSED, False),
+    "hugepages-unavailable": (ERROR, EXIT_REFUSED, True),
+    "hugepages-denied": (ERROR, EXIT_REFUSED, True),
+    "hugepages-cgroup": (ERROR, EXIT_REFUSED, True),
+    "hugepages-kept": (WARNING, EXIT_REFUSED, True),
+    "state-directory": (ERROR, EXIT_REFUSED, True),
+    "ledger-damaged": (WARNING, EXIT_REFUSED, True),
+    # stacks of threads, transparent huge pages, MCL_ONFAULT
+    "thread-stack-size": (ERROR, EXIT_REFUSED, False),
+    "thread-stack-arguments": (ERROR, EXIT_REFUSED, True),
+    "thread-stack-unsupported": (ERROR, EXIT_REFUSED, True),
+    "thread-stack-lost": (WARNING, EXIT_REFUSED, True),
+    "stack-unrestored": (ERROR, EXIT_REFUSED, True),
+    "thp-unavailable": (ERROR, EXIT_REFUSED, True),
+    "thp-populated": (WARNING, EXIT_REFUSED, True),
+    "lock-onfault": (WARNING, EXIT_REFUSED, True),
+    # the budget
+    "memlock-budget": (ERROR, EXIT_REFUSED, True),
+    "cgroup-budget": (ERROR, EXIT_REFUSED, True),
+    "memory-budget": (ERROR, EXIT_REFUSED, True),
+    "overcommit-limit": (ERROR, EXIT_REFUSED, True),
+    "budget-margin": (WARNING, EXIT_REFUSED, True),
+    # the heap
+    "heap-allocator": (ERROR, EXIT_REFUSED, True),
+    "heap-tunables": (ERROR, EXIT_REFUSED, True),
+    "heap-too-large": (ERROR, EXIT_REFUSED, True),
+    "heap-pages": (ERROR, EXIT_REFUSED, True),
+    "heap-short": (ERROR, EXIT_REFUSED, True),
+    "heap-fallback": (WARNING, EXIT_REFUSED, True),
 }
 
 

@@ -8,6 +8,7 @@ command (:mod:`rtlaunch.core.preflight`) nor know where we are (remedy does).
 
 from __future__ import annotations
 
+from rtlaunch.core.cgroup import CgroupLimit
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.record import Record, replace
@@ -33,14 +34,6 @@ FAIR_SERVER_OFF = (
 )
 
 SIGSYS = 31
-
-
-class CgroupLimit(Record):
-    """A memory limit in force above us: its directory, the limit and the use of it in bytes."""
-
-    folder: str
-    limit: int
-    usage: int | None
 
 
 class LockTrial(Record):
@@ -177,23 +170,19 @@ def of_memory_cgroup(facts: HostFacts) -> Line:
     limited = [group for group in facts.cgroups if group.limit != UNLIMITED]
     if not limited:
         return Line("memory cgroup", "no limit")
-    tight = min(limited, key=_room)
+    tight = min(limited, key=lambda group: group.left)
     need = max(facts.need_bytes, COMFORT_BYTES)
-    text = f"{format_size(tight.limit)}, {format_size(_room(tight))} left ({tight.folder})"
-    if _room(tight) >= need:
+    text = f"{format_size(tight.limit)}, {format_size(tight.left)} left ({tight.folder})"
+    if tight.left >= need:
         return Line("memory cgroup", text)
     finding = Finding(
         "memory-cgroup",
-        f"the memory cgroup has {format_size(_room(tight))} left of {format_size(tight.limit)}: "
+        f"the memory cgroup has {format_size(tight.left)} left of {format_size(tight.limit)}: "
         f"{tight.folder}",
         why="locked pages cannot be reclaimed; over the limit the kernel kills the program",
         values={"cgroup": tight.folder, "limit_bytes": tight.limit, "usage_bytes": tight.usage},
     )
     return Line("memory cgroup", text, finding)
-
-
-def _room(group: CgroupLimit) -> int:
-    return max(0, group.limit - (group.usage or 0))
 
 
 def of_memory(facts: HostFacts) -> Line:

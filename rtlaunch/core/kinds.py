@@ -14,6 +14,7 @@ from rtlaunch.core.options import (
     PLACEHOLDERS,
     SWITCH,
     Arm,
+    HugePages,
     Identity,
     LimitDemand,
     Reaction,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+PAGES = ("inherit", "base", "thp")
 LOCK_FLAGS = ("current", "future", "onfault")
 OWN_OPTION = ("memlock", "core")  # rlimits that --limit leaves to options of their own
 NICE_RANGE = (-20, 19)
@@ -83,6 +85,55 @@ def read_lock(text: str) -> tuple[str, ...]:
 def read_prefault(text: str) -> int:
     """Read a size in bytes; ``none`` is 0."""
     return 0 if text == "none" else units.parse_size(text)
+
+
+def read_amount(text: str) -> int | None:
+    """Read a size in bytes that is not 0; ``inherit`` is None."""
+    if text == "inherit":
+        return None
+    size = units.parse_size(text)
+    if size == 0:
+        raise ValueError(f"{units.shown(text)} is nothing: use a size, as in 64M, or inherit")
+    return size
+
+
+def read_number(text: str) -> int | None:
+    """Read a whole number from 1 on; ``inherit`` is None."""
+    return None if text == "inherit" else units.parse_integer(text, 1, 2**31 - 1, "number")
+
+
+def read_pages(text: str) -> str | int:
+    """Read ``inherit``, ``base``, ``thp``, or the size of a huge page in bytes."""
+    if text in PAGES:
+        return text
+    try:
+        return read_page_size(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or {', '.join(PAGES)}") from None
+
+
+def read_page_size(text: str) -> int:
+    """Read the size of a huge page in bytes: a power of two (Documentation/admin-guide/mm)."""
+    size = units.parse_size(text)
+    if size == 0 or size & (size - 1):
+        raise ValueError(f"{units.shown(text)} is no page size: use a power of two, as in 2M")
+    return size
+
+
+def read_hugepages(text: str) -> tuple[HugePages, ...]:
+    """Read ``SIZE:COUNT[@NODE]``; ``none`` is empty."""
+    if text == "none":
+        return ()
+    size, colon, rest = text.partition(":")
+    count, at, node = rest.partition("@")
+    if not colon:
+        raise ValueError(f"{units.shown(text)} is no lease: use SIZE:COUNT, as in 2M:512")
+    asked = HugePages(
+        read_page_size(size),
+        units.parse_integer(count, 1, 2**31 - 1, "count of pages"),
+        units.parse_integer(node, 0, 2**15 - 1, "NUMA node") if at else None,
+    )
+    return (asked,)
 
 
 def read_limit(text: str) -> str | int:
@@ -276,6 +327,16 @@ def write_limit_demand(demand: LimitDemand) -> str:
     return f"{demand.name}={spell(demand.soft)}{hard}"
 
 
+def write_hugepages(leases: tuple[HugePages, ...]) -> str:
+    """Write leases as ``2M:512 1G:4@0``, with spaces as in the twin."""
+    nodes = ["" if asked.node is None else f"@{asked.node}" for asked in leases]
+    told = (
+        f"{units.spell_size(asked.page_bytes)}:{asked.count}{node}"
+        for asked, node in zip(leases, nodes, strict=True)
+    )
+    return " ".join(told) or "none"
+
+
 def _spell_number(value: int) -> str:
     return "unlimited" if value == numbers.UNLIMITED else str(value)
 
@@ -319,6 +380,10 @@ KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any], str]]] = {
     "children": (read_children, str),
     "lock": (read_lock, _joined),
     "size": (read_prefault, lambda size: units.spell_size(size) if size else "none"),
+    "amount": (read_amount, _unless_none(units.spell_size, "inherit")),
+    "number": (read_number, _unless_none(str, "inherit")),
+    "pages": (read_pages, lambda v: v if isinstance(v, str) else units.spell_size(v)),
+    "hugepages": (read_hugepages, write_hugepages),
     "limit": (read_limit, lambda v: v if isinstance(v, str) else units.spell_size(v)),
     "rlimit": (read_rlimit, write_limit_demand),
     "caps": (read_caps, _write_caps),

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from rtlaunch.core.options import Options
 
+# glibc's ARCH_STACK_DEFAULT_SIZE, used where RLIMIT_STACK is unlimited (nptl/nptl-stack.c).
+DEFAULT_THREAD_STACK_BYTES = 2 << 20
+
+
 class Limit(Record):
     """A soft and a hard limit, in the resource's own unit; UNLIMITED is -1."""
 

@@ -67,6 +67,26 @@ class ReportTo(Record):
     fd: int = -1
 
 
+class HugePages(Record):
+    """One ``--hugepages``: ``count`` pages of ``page_bytes``, of a NUMA node or, None, of any."""
+
+    page_bytes: int
+    count: int
+    node: int | None = None
+
+
+class Fitted(Record):
+    """What ``rtlaunch fit`` measured of a program: the table ``[fit]`` of a profile.
+
+    ``locked_bytes`` is the peak of VmLck with the profile's own options, ``resident_bytes`` that
+    of VmRSS, ``threads`` the most at one time.
+    """
+
+    locked_bytes: int
+    resident_bytes: int
+    threads: int
+
+
 class Row(Record):
     """One option.
 
@@ -108,6 +128,7 @@ class Row(Record):
 
 
 LOCKING = "Locking"
+MEMORY = "Memory shape"
 LIMITS = "Limits and identity"
 SCHEDULING = "Scheduling"
 WATCHING = "Watching"
@@ -126,6 +147,20 @@ TABLE: tuple[Row, ...] = (
     Row("children", "children", "WHICH", "none",
         "children of the target that are locked too: none or all", LOCKING,
         choices=("none", "all")),
+    Row("hugepages", "hugepages", "SIZE:COUNT[@NODE]", "none",
+        "lease of huge pages, as in 2M:512 or 1G:4@0; given back at the end", MEMORY,
+        repeatable=True),
+    Row("heap", "amount", "SIZE", "inherit",
+        "heap reserved, locked and populated before main(), in bytes", MEMORY),
+    Row("heap-pages", "pages", "PAGES", "inherit",
+        "pages under the heap: base, thp, or a size of huge pages", MEMORY),
+    Row("arenas", "number", "N", "inherit",
+        "most arenas that malloc may make", MEMORY),
+    Row("thread-stack", "amount", "SIZE", "inherit",
+        "default size of a thread's stack, in bytes", MEMORY),
+    Row("thp", "choice", "WHEN", "inherit",
+        "transparent huge pages: inherit, never, or madvise", MEMORY,
+        choices=("inherit", "never", "madvise")),
     Row("memlock", "limit", "LIMIT", "max",
         "RLIMIT_MEMLOCK: max, inherit, a size in bytes, or unlimited", LIMITS),
     Row("core", "limit", "LIMIT", "max",
@@ -182,7 +217,7 @@ TABLE: tuple[Row, ...] = (
     Row("help", ACTION, "", "",
         "this help", "", short="h"),
     Row("version", ACTION, "", "",
-        "version; with -v also protocol, shims, kernel, watch source", "", short="V"),
+        "version; with -v also protocol, shims, profiles, kernel, watch source", "", short="V"),
 )
 # fmt: on
 
@@ -197,7 +232,8 @@ class Options(Record):
     ``memlock`` and ``core`` are ``"max"``, ``"inherit"`` or a demand in bytes, -1 being
     unlimited; None is "not asked"; ``ambient_caps`` None is the automatic default, ``()``
     is none. ``origin`` has for each option's name (``cpu-list``) one of ``cli``,
-    ``environment``, ``profile``, ``default``. The defaults are the table's, read already:
+    ``environment``, ``profile``, ``default``; ``fitted`` is no option: what the profile knows of
+    the program's needs. The defaults are the table's, read already:
     most launches are given few values, and need not import what reads them.
     """
 
@@ -205,6 +241,12 @@ class Options(Record):
     prefault_stack: int = 512 << 10
     via: str = "auto"
     children: str = "none"
+    hugepages: tuple[HugePages, ...] = ()
+    heap: int | None = None
+    heap_pages: str | int = "inherit"
+    arenas: int | None = None
+    thread_stack: int | None = None
+    thp: str = "inherit"
     memlock: str | int = "max"
     core: str | int = "max"
     limit: tuple[LimitDemand, ...] = ()
@@ -231,3 +273,4 @@ class Options(Record):
     quiet: bool = False
     verbose: bool = False
     origin: Mapping[str, str] = {}
+    fitted: Fitted | None = None

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rtlaunch.core.budget import Budget
     from rtlaunch.core.findings import Finding
 
 REFUSED, RUNNING, ENDED = "refused", "running", "ended"
@@ -174,9 +175,46 @@ class Lock(Part):
     resident_bytes: int | None = None
     headroom_bytes: int | None = None
     stack_bytes: int | None = None
+    thread_stack_bytes: int | None = None
     lock_ns: int | None = None
     stopped_ns: int | None = None
     unlocked_mappings: Sequence[UnlockedMapping] = ()
+
+
+class Thp(Part):
+    """Who gets transparent huge pages: ``always``, ``madvise`` or ``never``.
+
+    ``before`` is the policy for us, ``after`` that for the target, by its status.
+    """
+
+    asked: str | None = None
+    before: str | None = None
+    after: str | None = None
+
+
+class HugeLease(Part):
+    """One lease of huge pages, in pages: as asked, as confirmed at ``go``, as given back."""
+
+    page_bytes: int | None = None
+    node: int | None = None
+    asked: int | None = None
+    got: int | None = None
+    released: int | None = None
+
+
+class Heap(Part):
+    """The heap that was asked for, and what was found of it before main(), in bytes.
+
+    ``allocator`` is whose malloc serves the program, ``variables`` what it was told.
+    """
+
+    allocator: str | None = None
+    asked_bytes: int | None = None
+    found_bytes: int | None = None
+    locked_bytes: int | None = None
+    resident_bytes: int | None = None
+    page_bytes: int | None = None
+    variables: Mapping[str, str] | None = None
 
 
 class Faults(Part):
@@ -234,10 +272,13 @@ class Outcome:
     """
 
     __slots__ = (
+        "budget",
         "caps",
         "exit",
         "findings",
+        "heap",
         "host",
+        "hugepages",
         "limits",
         "lock",
         "mode",
@@ -248,6 +289,7 @@ class Outcome:
         "state",
         "target",
         "threads",
+        "thp",
         "time",
         "watch",
     )
@@ -264,7 +306,11 @@ class Outcome:
         self.caps = Caps()
         self.sched = Sched()
         self.threads: Sequence[Thread] = ()
+        self.budget: Budget | None = None
         self.lock = Lock()
+        self.thp = Thp()
+        self.heap = Heap()
+        self.hugepages: Sequence[HugeLease] = ()
         self.watch = Watch()
         self.exit = Exit()
         self.rusage = Rusage()

@@ -147,6 +147,84 @@ class SetNoNewPrivs(Step):
         return "set no_new_privs"
 
 
+class LeaseHugePages(Step):
+    """Lease huge pages before the fork, confirm them at ``go``, give them back at the end."""
+
+    page_bytes: int
+    count: int
+    node: int | None
+
+    def describe(self) -> str:
+        """Say how many, of what size, where."""
+        from rtlaunch.core.units import format_size
+
+        where = "" if self.node is None else f" on node {self.node}"
+        return f"lease {self.count} huge pages of {format_size(self.page_bytes)}{where}"
+
+
+class SetThp(Step):
+    """Set PR_SET_THP_DISABLE, which exec and children inherit (prctl(2)); 0 takes it away."""
+
+    policy: str
+    disable: int
+    flags: int
+
+    def describe(self) -> str:
+        """Say who may have transparent huge pages from then on."""
+        whom = "none" if self.policy == "never" else "only memory that the program advises"
+        return f"transparent huge pages: {whom} (PR_SET_THP_DISABLE {self.disable}, {self.flags})"
+
+    def values(self) -> dict[str, object]:
+        """Name the policy."""
+        return {"asked": self.policy}
+
+
+class SetThreadStack(Step):
+    """Set the soft RLIMIT_STACK for the exec, where glibc reads it; the shim restores it."""
+
+    size: int
+    restored: limits.Limit
+
+    def describe(self) -> str:
+        """Say the size of a thread's stack, and the limit that main() has."""
+        from rtlaunch.core.units import format_limit, format_size
+
+        soft = format_limit("stack", self.restored.soft)
+        return (
+            f"set the soft RLIMIT_STACK to {format_size(self.size)} for the exec, the default "
+            f"stack of threads; restored to {soft} before main()"
+        )
+
+    def values(self) -> dict[str, object]:
+        """Name the size and the hard limit."""
+        return {"asked_bytes": self.size, "hard": self.restored.hard}
+
+
+class ReserveHeap(Step):
+    """Set up glibc's malloc, and have the heap guest reserve ``heap_bytes`` (0: no guest).
+
+    ``pages`` is ``--heap-pages``; ``populate`` has the guest put it in memory, where no lock will.
+    """
+
+    heap_bytes: int
+    pages: str | int
+    tunables: str
+    guest: str
+    populate: bool
+
+    def describe(self) -> str:
+        """Say how much, on what pages, and what the C library is told."""
+        from rtlaunch.core.units import format_size
+
+        told = f"GLIBC_TUNABLES={self.tunables}"
+        if not self.heap_bytes:
+            return f"set up malloc: {told}"
+        size = self.pages if isinstance(self.pages, str) else format_size(self.pages)
+        on = "" if size == "inherit" else f" on {size} pages"
+        through = f", through {self.guest}" if self.guest else ""
+        return f"reserve {format_size(self.heap_bytes)} of heap{on}: {told}{through}"
+
+
 class Trace(Step):
     """Let the launcher trace the child, so that it stops at its exec (ptrace(2), PTRACE_SEIZE)."""
 
@@ -185,6 +263,12 @@ class Lock(Step):
         stack = f"touch {format_size(self.prefault_bytes)} of its stack"
         return f"before main() of {whom}: {lock}, {stack}, prove both"
 
+    def costs(self, thread_stack_bytes: int) -> tuple[str, ...]:
+        """Say what these flags cost, where a thread's stack has that many bytes."""
+        from rtlaunch.core.lockcosts import costs
+
+        return costs(self.flags, thread_stack_bytes)
+
 
 class WatchFaults(Step):
     """What the supervisor thread does once the proof is in."""
@@ -205,7 +289,8 @@ class WatchFaults(Step):
 
 Action = (
     SetLimit | SetAffinity | SetScheduler | SetNice | SetTimerSlack | BecomeUser | RaiseAmbient
-    | SetNoNewPrivs | Trace | Execute | Lock | WatchFaults
+    | SetNoNewPrivs | LeaseHugePages | SetThp | SetThreadStack | ReserveHeap | Trace | Execute
+    | Lock | WatchFaults
 )  # fmt: skip
 
 
@@ -263,7 +348,23 @@ def before_exec(options: Options, facts: Facts) -> tuple[Action, ...]:
         actions.append(RaiseAmbient(ambient))
     if options.no_new_privs:
         actions.append(SetNoNewPrivs())
+    if options.thp != "inherit" or options.thread_stack is not None:
+        actions += shape_of_memory(options, facts)
     return tuple(actions)
+
+
+def shape_of_memory(options: Options, facts: Facts) -> list[Action]:
+    """Return what shapes the target's memory; the small stack limit last, as it binds us too."""
+    from rtlaunch.core import thp, threadstack
+
+    actions: list[Action] = []
+    flag = thp.flag(options.thp, facts) if options.thp != thp.INHERIT else None
+    if flag:
+        actions.append(SetThp(options.thp, *flag))
+    if options.thread_stack is not None:
+        size = threadstack.asked_bytes(options, facts)
+        actions.append(SetThreadStack(size, threadstack.limit_after(options, facts)))
+    return actions
 
 
 # Findings that say that no preload reaches the program; waived, it runs without one.
@@ -282,10 +383,22 @@ def as_far_as_possible(action: Action) -> Action:
     return SetLimit(replace(action.change, demanded=False))
 
 
+def as_allowed(options: Options, findings: tuple[Finding, ...]) -> Options:
+    """Return the options without those that cannot be had, and that the user let go."""
+    codes = {finding.code for finding in findings}
+    if "thread-stack-unsupported" in codes:
+        options = replace(options, thread_stack=None)
+    if "thp-unavailable" in codes:
+        options = replace(options, thp="inherit")
+    return options
+
+
 def changes_something(action: Action, facts: Facts) -> bool:
     """Tell whether an action does more than what is so already."""
     if isinstance(action, SetLimit):
         return action.change.before != action.change.after
+    if isinstance(action, SetThp) and facts.shape:
+        return facts.shape.thp_disabled != action.disable | action.flags
     return not (isinstance(action, SetNoNewPrivs) and facts.who.no_new_privs)
 
 
@@ -352,13 +465,22 @@ def make_plan(
     It is without preload where waived findings rule that out.
     """
     codes = {finding.code for finding in findings}
+    options = as_allowed(options, findings)
     preload = "" if codes & UNREACHED else preloaded(options, facts, way)
     aside = mode.choose(options, facts).mode == mode.EXEC
     steps = tuple(step for step in before_exec(options, facts) if changes_something(step, facts))
     if "limit-raise" in codes:
         steps = tuple(map(as_far_as_possible, steps))
+    if facts.heap is not None:
+        from rtlaunch.core import heap
+
+        steps += heap.steps(options, facts, codes)
+    leases = (
+        LeaseHugePages(asked.page_bytes, asked.count, asked.node) for asked in options.hugepages
+    )
     traced = (Trace(),) if way == PTRACE else ()
     return (
+        *leases,
         *traced,
         *steps,
         Execute(facts.target.path, facts.target.argv, preload),

@@ -8,7 +8,7 @@ What puts numbers into words is imported where it is done: most launches say not
 
 from __future__ import annotations
 
-from rtlaunch.core import caps, limits, mode, plan
+from rtlaunch.core import budget, caps, limits, mode, plan
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.numbers import CAPABILITY_NUMBERS, REALTIME_POLICIES, UNLIMITED
 from rtlaunch.core.record import replace
@@ -143,13 +143,21 @@ def will_hold_ipc_lock(options: Options, facts: Facts) -> bool:
     return facts.who.initial_userns and caps.has(after.effective, caps.CAP_IPC_LOCK)
 
 
+def of_heap(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find what keeps the heap from being what was asked for."""
+    if facts.heap is None:
+        return ()
+    from rtlaunch.core import heapfindings
+
+    return heapfindings.findings(options, facts)
+
+
 def of_lock(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find a lock that must fail: no capability and a limit below the least a program needs."""
     if not options.lock or will_hold_ipc_lock(options, facts):
         return
     limit = memlock_after(options, facts)
-    program = facts.target.program
-    least = max(program.elf.load_bytes if program and program.elf else 0, 1)
+    least = max(budget.program_bytes(facts), 1)
     if limit == UNLIMITED or limit >= least:
         return
     from rtlaunch.core.units import format_limit, format_size
@@ -180,6 +188,44 @@ def stack_room(options: Options, facts: Facts) -> int:
     return max(0, soft - strings - STACK_IN_USE_BYTES)
 
 
+def budgeted(options: Options, facts: Facts) -> budget.Budget:
+    """Return what the program will take at least, or by its profile, and what there is for it."""
+    need = budget.predict(options, facts, stack_limit(options, facts), thread_stack(options, facts))
+    capable = will_hold_ipc_lock(options, facts)
+    memlock = UNLIMITED if capable else memlock_after(options, facts)
+    return budget.Budget(need, budget.room_for(need, memlock, facts.memory))
+
+
+def thread_stack(options: Options, facts: Facts) -> int:
+    """Return what a thread's stack takes by default, in bytes."""
+    if options.thread_stack is not None:
+        return options.thread_stack
+    soft = stack_limit(options, facts)
+    return limits.DEFAULT_THREAD_STACK_BYTES if soft == UNLIMITED else soft
+
+
+def of_budget(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find a need that a limit, a memory cgroup or the machine has no room for."""
+    whole = budgeted(options, facts)
+    if whole.comfortable:
+        return ()
+    from rtlaunch.core import overbudget
+
+    return overbudget.findings(whole, facts)
+
+
+def may_be_stale(found: Iterable[Finding]) -> bool:
+    """Tell whether a launch is refused only for what page cache could give back, limits permitting.
+
+    How much of a group's use is cache comes late from the kernel (CgroupLimit).
+    """
+    refusing = [finding for finding in found if finding.refuses]
+    return bool(refusing) and all(
+        finding.code == "cgroup-budget" and budget.fits_empty(finding.values)
+        for finding in refusing
+    )
+
+
 def of_stack(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find a stack limit below what shall be prefaulted, which would be a SIGSEGV."""
     room = stack_room(options, facts)
@@ -195,6 +241,36 @@ def of_stack(options: Options, facts: Facts) -> Iterable[Finding]:
         why="touching the stack below its limit is a SIGSEGV before main()",
         values={"prefault_bytes": options.prefault_stack, "soft": soft, "room_bytes": room},
     )
+
+
+def of_hugepages(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find leases of huge pages that cannot be had, or not used."""
+    if not options.hugepages:
+        return ()
+    from rtlaunch.core import hugepages
+
+    return hugepages.findings(options, facts)
+
+
+def of_thread_stack(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find what keeps threads from getting stacks of the size that was asked for."""
+    if options.thread_stack is None:
+        return ()
+    from rtlaunch.core import threadstack
+
+    known = (*of_target(options, facts), *of_shim(options, facts))
+    unreached = any(finding.code in plan.UNREACHED for finding in known)
+    unreached |= way_in(options, facts)[0] == plan.PTRACE
+    return threadstack.findings(options, facts, unreached)
+
+
+def of_thp(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find transparent huge pages that cannot be had as asked, or not with that lock."""
+    if options.thp == "inherit":
+        return ()
+    from rtlaunch.core import thp
+
+    return thp.findings(options, facts)
 
 
 def of_user(options: Options, facts: Facts) -> Iterable[Finding]:
@@ -318,7 +394,12 @@ CHECKS: tuple[Callable[[Options, Facts], Iterable[Finding]], ...] = (
     of_user,
     of_caps,
     of_limits,
+    of_heap,
     of_lock,
+    of_budget,
     of_stack,
+    of_hugepages,
+    of_thread_stack,
+    of_thp,
     of_scheduling,
 )

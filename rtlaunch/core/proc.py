@@ -27,7 +27,8 @@ class Status(Record):
     ``uids`` and ``gids`` are real, effective, saved, file system. A zombie or a
     kernel thread has no memory: its sizes are 0. ``seccomp`` is 0 off,
     1 strict, 2 filter; ``tgid`` is the process of a thread, ``tracer`` who traces it, 0 nobody;
-    ``sig_pnd`` are the signals pending for the thread alone.
+    ``sig_pnd`` are the signals pending for the thread alone; ``thp_enabled`` is None before
+    Linux 5.0. ``vm_peak`` and ``vm_hwm`` are the most that VmSize and VmRSS ever were since exec.
     """
 
     name: str
@@ -58,6 +59,10 @@ class Status(Record):
     seccomp_filters: int = 0
     tgid: int = 0
     cpus: str = ""
+    thp_enabled: int | None = None
+    vm_peak: int = 0
+    vm_hwm: int = 0
+    vm_pte: int = 0
 
 
 def _kilobytes(text: str) -> int:
@@ -86,10 +91,13 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "Gid": ("gids", _numbers),
     "Groups": ("groups", _numbers),
     "Threads": ("threads", int),
+    "VmPeak": ("vm_peak", _kilobytes),
     "VmSize": ("vm_size", _kilobytes),
     "VmLck": ("vm_lck", _kilobytes),
     "VmPin": ("vm_pin", _kilobytes),
+    "VmHWM": ("vm_hwm", _kilobytes),
     "VmRSS": ("vm_rss", _kilobytes),
+    "VmPTE": ("vm_pte", _kilobytes),
     "VmStk": ("vm_stk", _kilobytes),
     "TracerPid": ("tracer", int),
     "SigPnd": ("sig_pnd", _hexadecimal),
@@ -102,6 +110,7 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "CapBnd": ("cap_bnd", _hexadecimal),
     "CapAmb": ("cap_amb", _hexadecimal),
     "NoNewPrivs": ("no_new_privs", int),
+    "THP_enabled": ("thp_enabled", int),
     "Seccomp": ("seccomp", int),
     "Seccomp_filters": ("seccomp_filters", int),
     "Tgid": ("tgid", int),
@@ -169,6 +178,18 @@ def parse_stat(text: str) -> Stat:
         raise ValueError(f"a stat line of {len(words) + 2} fields")
     numbers = [int(words[at]) for at in _STAT]
     return Stat(int(text[:opening]), text[opening + 1 : closing], words[0], *numbers)
+
+
+# ---------------------------------------------------------------- syscall
+
+
+def parse_stack_pointer(text: str) -> int | None:
+    """Return a thread's stack pointer from its /proc/PID/task/TID/syscall; None while it runs.
+
+    The last but one word, whether it is in a system call or not (fs/proc/base.c).
+    """
+    words = text.split()
+    return int(words[-2], 16) if len(words) > 2 else None
 
 
 # ---------------------------------------------------------------- limits

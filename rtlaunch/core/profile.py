@@ -7,8 +7,8 @@ What the texts mean is :mod:`rtlaunch.core.settings`' business, which file it is
 from __future__ import annotations
 
 from rtlaunch.core.findings import Finding, Refusal
-from rtlaunch.core.options import LISTS, PROFILE, SETTINGS, SWITCH, Row
-from rtlaunch.core.record import Record
+from rtlaunch.core.options import LISTS, PROFILE, SETTINGS, SWITCH, Fitted, Row
+from rtlaunch.core.record import Record, replace
 from rtlaunch.core.units import did_you_mean, shown
 
 TYPE_CHECKING = False
@@ -18,19 +18,25 @@ if TYPE_CHECKING:
     from rtlaunch.core.settings import Raw
 
 PROFILE_FORMAT = 1
-PROFILE_ONLY = ("format", "extends", "command")  # keys of a profile that are no options
+PROFILE_ONLY = ("format", "extends", "command", "fit")  # keys of a profile that are no options
+FIT_LEAST = {"locked_bytes": 0, "resident_bytes": 1, "threads": 1}  # the table [fit], all of it
+FIT_MOST = 2**62
 NOT_IN_PROFILES = ("profile",)
 BY_KEY = {row.name: row for row in SETTINGS if row.name not in NOT_IN_PROFILES}
 
 
 class Profile(Record):
-    """One profile file, read but not parsed; ``parent`` is what its ``extends`` names."""
+    """One profile file, read but not parsed; ``parent`` is what its ``extends`` names.
+
+    ``fitted`` is its table ``[fit]``, None where it has none.
+    """
 
     path: str
     texts: Raw
     command: tuple[str, ...] = ()
     extends: str = ""
     parent: Profile | None = None
+    fitted: Fitted | None = None
 
 
 def read_profile(table: Mapping[str, object], path: str) -> Profile:
@@ -46,7 +52,13 @@ def read_profile(table: Mapping[str, object], path: str) -> Profile:
             texts[key] = _profile_texts(BY_KEY[key], value)
         except ValueError as error:
             raise _invalid(path, key, f"{key}: {error}") from None
-    return Profile(path, texts, _profile_command(table, path), _profile_extends(table, path))
+    return Profile(
+        path,
+        texts,
+        _profile_command(table, path),
+        _profile_extends(table, path),
+        fitted=_profile_fitted(table, path),
+    )
 
 
 def with_parent(profile: Profile, parent: Profile) -> Profile:
@@ -56,7 +68,14 @@ def with_parent(profile: Profile, parent: Profile) -> Profile:
             f"extends: {parent.path} has extends itself, {shown(parent.extends)}: one parent is all"
         )
         raise _invalid(profile.path, "extends", message)
-    return Profile(profile.path, profile.texts, profile.command, profile.extends, parent)
+    return replace(profile, parent=parent)
+
+
+def fitted_of(profile: Profile | None) -> Fitted | None:
+    """Return what was measured: the profile's own table, else its parent's."""
+    while profile and profile.fitted is None:
+        profile = profile.parent
+    return profile.fitted if profile else None
 
 
 def _invalid(path: str, key: str, message: str) -> Refusal:
@@ -96,6 +115,31 @@ def _profile_extends(table: Mapping[str, object], path: str) -> str:
     if isinstance(given, str) and given and "/" not in given and "\0" not in given:
         return given
     raise _invalid(path, "extends", 'extends: use the name of one profile, as in extends = "NAME"')
+
+
+def _profile_fitted(table: Mapping[str, object], path: str) -> Fitted | None:
+    """Return the table ``[fit]``; Refusal for a key that is missing, unknown or no number."""
+    if "fit" not in table:
+        return None
+    given = table["fit"]
+    if not isinstance(given, dict):
+        keys = ", ".join(FIT_LEAST)
+        raise _invalid(path, "fit", f"fit: use a table: [fit] and lines for {keys}")
+    for key in given:
+        if key not in FIT_LEAST:
+            hint = did_you_mean(key.lower(), FIT_LEAST)
+            raise _invalid(path, f"fit.{key}", f"unknown key {shown(key)} in [fit]{hint}")
+    return Fitted(*(_fit_number(given, key, path) for key in FIT_LEAST))
+
+
+def _fit_number(given: Mapping[str, object], key: str, path: str) -> int:
+    if key not in given:
+        raise _invalid(path, f"fit.{key}", f"[fit] has no {key}: rtlaunch fit writes all of it")
+    value = given[key]
+    if type(value) is not int or not FIT_LEAST[key] <= value <= FIT_MOST:  # True is an int too
+        message = f"[fit] {key}: {shown(str(value))} is no whole number from {FIT_LEAST[key]} on"
+        raise _invalid(path, f"fit.{key}", message)
+    return value
 
 
 def _profile_texts(row: Row, value: object) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from rtlaunch.core import proc
 from rtlaunch.core.caps import CAP_IPC_LOCK, has
+from rtlaunch.core.limits import DEFAULT_THREAD_STACK_BYTES
 from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.outcome import UnlockedMapping
 from rtlaunch.core.record import Record
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
 NOT_LOCKED, NOT_RESIDENT = "not locked", "not resident"  # what a mapping lacks
 
-# glibc's ARCH_STACK_DEFAULT_SIZE, used where RLIMIT_STACK is unlimited (nptl/nptl-stack.c).
-DEFAULT_THREAD_STACK_BYTES = 2 << 20
-
 # mm/mmap.c: stack_guard_gap, 256 pages kept free below a stack that grows.
 STACK_GUARD_PAGES = 256
+
+
+MCL = {"current": 1, "future": 2, "onfault": 4}  # include/uapi/asm-generic/mman.h
 
 
 class Books(Record):
@@ -41,8 +42,12 @@ class Books(Record):
 
 
 class Judgement(Record):
-    """The proof's result: ``locked`` is whether the image is what the options asked for."""
+    """The proof's result: ``locked`` is whether the image is what the options asked for.
 
+    ``flags`` are mlockall's that were used in the end.
+    """
+
+    flags: tuple[str, ...]
     locked: bool
     locked_bytes: int
     resident_bytes: int
@@ -78,9 +83,12 @@ def headroom(books: Books) -> int:
     return max(0, books.limits["memlock"][0] - books.status.vm_lck) if limited(books) else UNLIMITED
 
 
-def thread_stack_bytes(books: Books) -> int:
-    """Return the size of a default thread stack: RLIMIT_STACK, or the C library's own."""
-    soft = books.limits["stack"][0]
+def thread_stack_bytes(books: Books, at_exec: int | None = None) -> int:
+    """Return the size of a default thread stack: RLIMIT_STACK, or the C library's own.
+
+    ``at_exec`` is the soft limit that the image began with, where that was another.
+    """
+    soft = books.limits["stack"][0] if at_exec is None else at_exec
     return DEFAULT_THREAD_STACK_BYTES if soft == UNLIMITED else soft
 
 
@@ -90,9 +98,15 @@ def judge(
     record: Message,
     books: Books,
     file_bytes: Callable[[proc.Mapping], int | None] | None = None,
+    stack_at_exec: int | None = None,
 ) -> Judgement:
-    """Judge one image by its record and its books; ``name`` is how messages call it."""
+    """Judge one image by its record and its books; ``name`` is how messages call it.
+
+    ``flags`` are those asked for; ``stack_at_exec`` is the soft RLIMIT_STACK that
+    the image began with, where the shim changed it.
+    """
     found: list[Finding] = []
+    asked, flags = flags, flags_used(flags, record)
     if record.error:
         from rtlaunch.core.unproven import lock_failed
 
@@ -104,8 +118,13 @@ def judge(
             from rtlaunch.core.unproven import still_unlocked
 
             found.append(still_unlocked(name, missing))
-        found += memlock_headroom(name, flags, books)
+        found += memlock_headroom(name, flags, books, stack_at_exec)
+        if flags != asked:
+            from rtlaunch.core.unproven import no_onfault
+
+            found.append(no_onfault(name, flags, books))
     return Judgement(
+        flags=flags,
         locked=not record.error and not missing,
         locked_bytes=books.status.vm_lck,
         resident_bytes=books.status.vm_rss,
@@ -113,6 +132,15 @@ def judge(
         unlocked=missing,
         findings=tuple(found),
     )
+
+
+def flags_used(asked: tuple[str, ...], record: Message) -> tuple[str, ...]:
+    """Return the flags that the lock was made with: those asked for, or the same without onfault.
+
+    Nothing else that a record says of flags is believed.
+    """
+    populating = tuple(flag for flag in asked if flag != "onfault")
+    return populating if record.flags == sum(MCL[flag] for flag in populating) else asked
 
 
 def unlocked_mappings(
@@ -141,13 +169,15 @@ def unlocked_mappings(
     )
 
 
-def memlock_headroom(name: str, flags: tuple[str, ...], books: Books) -> list[Finding]:
+def memlock_headroom(
+    name: str, flags: tuple[str, ...], books: Books, stack_at_exec: int | None = None
+) -> list[Finding]:
     """Warn of a lock that succeeded and leaves no room for the first thread.
 
     Under MCL_FUTURE a new mapping is charged whole, MCL_ONFAULT or not, and mmap fails with EAGAIN
     past the limit: the program itself breaks, later.
     """
-    room, stack = headroom(books), thread_stack_bytes(books)
+    room, stack = headroom(books), thread_stack_bytes(books, stack_at_exec)
     if "future" not in flags or room == UNLIMITED or room >= stack:
         return []
     from rtlaunch.core.unproven import no_headroom

@@ -12,8 +12,10 @@ from _struct import Struct
 
 from rtlaunch.core.record import Record
 
-PROTOCOL = 1
+PROTOCOL = 2
 CHANNEL_VARIABLE = "_RTL_CHANNEL"
+HEAP_VARIABLE = "_RTL_HEAP"
+HEAP_POPULATE = 0x1  # in its flags
 EXIT_REFUSED = 125
 
 # enum rtl_kind
@@ -42,7 +44,7 @@ DEATHSIG = 0x20000
 # in the flags of GO
 KEEP = 0x40000
 
-_LAYOUT = Struct("=IIIiQQQQ")
+_LAYOUT = Struct("=IIIiQQQQQ")
 MESSAGE_BYTES = _LAYOUT.size
 
 
@@ -56,6 +58,7 @@ class Message(Record):
     stack_low: int = 0
     stack_bytes: int = 0
     lock_ns: int = 0
+    stack_limit: int = 0
 
 
 def pack(message: Message) -> bytes:
@@ -69,6 +72,7 @@ def pack(message: Message) -> bytes:
         message.stack_low,
         message.stack_bytes,
         message.lock_ns,
+        message.stack_limit,
     )
 
 
@@ -90,3 +94,8 @@ def channel_variable(fd: int, dev: int, ino: int, pid: int) -> str:
     ``dev`` and ``ino`` are fstat's; ``pid`` is the process meant, 0 for every one that inherits it.
     """
     return f"{fd:x}:{dev:x}:{ino:x}:{pid:x}"
+
+
+def heap_variable(first: int, count: int, flags: int, pid: int) -> str:
+    """Return the value of ``_RTL_HEAP``: bytes to take first, bytes to take then, and for whom."""
+    return f"{first:x}:{count:x}:{flags:x}:{pid:x}"

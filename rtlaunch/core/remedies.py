@@ -10,6 +10,7 @@ system X, ``ci-X-Y`` its job inside Y.
 
 from __future__ import annotations
 
+from rtlaunch.core.remedies_budget import BUDGET_BY_PLACE
 from rtlaunch.core.remedies_memlock import HEADROOM, MEMLOCK
 from rtlaunch.core.remedies_parts import (
     DROP_IN_CONTAINER,
@@ -285,4 +286,5 @@ BY_PLACE: dict[str, Rows] = {
     "memory-cgroup": MEMORY_CGROUP,
     "watch-degraded": PERF,
     "notify-supervise": UNIT_TYPE,
+    **BUDGET_BY_PLACE,
 }

@@ -6,6 +6,11 @@ rows of ``ON_HOST`` change a setting of the whole machine.
 
 from __future__ import annotations
 
+from rtlaunch.core.remedies_budget import BUDGET_ANYWHERE, BUDGET_ON_HOST
+from rtlaunch.core.remedies_heap import HEAP
+from rtlaunch.core.remedies_hugepages import HUGEPAGES, HUGEPAGES_ON_HOST
+from rtlaunch.core.remedies_shape import SHAPE, SHAPE_ON_HOST
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rtlaunch.core.remedies_parts import Row
@@ -233,6 +238,9 @@ LAUNCH: dict[str, Row] = {
 }
 
 ON_HOST: dict[str, Row] = {
+    **BUDGET_ON_HOST,
+    **HUGEPAGES_ON_HOST,
+    **SHAPE_ON_HOST,
     "swap-on": (
         "/proc/swaps",
         "%(sudo)sswapoff -a   # all swapped pages must fit into memory",
@@ -265,4 +273,7 @@ ON_HOST: dict[str, Row] = {
     ),
 }
 
-ANYWHERE: dict[str, Row] = {**ASKED, **TARGETS, **RUNNING, **LAUNCH, **ON_HOST}
+ANYWHERE: dict[str, Row] = {
+    **ASKED, **TARGETS, **RUNNING, **LAUNCH, **ON_HOST, **BUDGET_ANYWHERE, **SHAPE, **HEAP,
+    **HUGEPAGES,
+}  # fmt: skip

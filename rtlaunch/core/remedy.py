@@ -14,6 +14,7 @@ from rtlaunch.core.printable import one_line
 from rtlaunch.core.record import Record, replace
 from rtlaunch.core.remedies import BY_PLACE
 from rtlaunch.core.remedies_anywhere import ANYWHERE, ON_HOST
+from rtlaunch.core.remedies_budget import SMALLER_HEAP
 from rtlaunch.core.remedies_memlock import HEADROOM, MEMLOCK, OWN_LIMIT
 from rtlaunch.core.units import format_cpus, spell_size
 from rtlaunch.core.where import CI, CONTAINERS, KUBERNETES
@@ -34,6 +35,10 @@ GROWTH = 2
 
 LEAST_STACK = 4096  # below a page no stack is touched
 SMALL_STACK = 64 << 10
+
+# Below 128K glibc gives none on aarch64; few programs need more than 1M for a thread.
+USUAL_THREAD_STACK = "256K"
+SMALL_THREAD_STACK, LARGE_THREAD_STACK = 128 << 10, 1 << 20
 
 COMMAND_SHOWN = 160  # characters of a command line; a longer one is cut at a word
 
@@ -65,6 +70,8 @@ def remedy(finding: Finding, where: Where, context: Context) -> Row:
     row = OWN_LIMIT if own else row_for(finding.code, where)
     names = names_for(finding, where, context)
     set_by, try_now, for_good = (template % names for template in row)
+    if "fitting_heap" in finding.values and "%(small_heap)s" not in row[1]:
+        try_now += SMALLER_HEAP % names
     if finding.code in ON_HOST and _inside(where):
         outside = "on the node: " if where.kind == KUBERNETES else "on the host: "
         return set_by, outside + try_now, outside + for_good
@@ -124,6 +131,13 @@ UNTOLD = {
     "limits_d": "VALUE",
     "cgroup": "of this process",
     "pid": "PID",
+    "enough": "SIZE",
+    "page_size": "2M",
+    "pool": "N",
+    "asked": "COUNT",
+    "file": "the hugetlb cgroup",
+    "enough_bytes": "BYTES",
+    "kept": "hugepages.damaged",
 }
 
 
@@ -138,6 +152,7 @@ def names_for(finding: Finding, where: Where, context: Context) -> dict[str, str
     names.update(capability_names(names["capability"]))
     names.update(memlock_names(finding.values))
     names.update(limit_names(finding.values))
+    names.update(thread_names(finding.values))
     names["variable"] = variable_of(finding.values)
     names["cpus"] = _cpus(finding.values.get("asked"))
     return {name: one_line(text) for name, text in names.items()}
@@ -176,10 +191,16 @@ def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]
             "--ambient-caps",
             ambient_instead(finding.values),
         ),
-        "small_stacks": run(cured, "--limit", "stack=1M"),
-        "small_prefault": run(typed, "--prefault-stack", fitting_stack(finding.values)),
         "mode_exec": run(typed, "--mode", "exec"),
         "mode_supervise": run(typed, "--mode", "supervise"),
+        "small_stacks": run(cured, "--thread-stack", fitting_threads(finding.values)),
+        "other_stacks": run(typed, "--thread-stack", USUAL_THREAD_STACK),
+        "wide_stacks": run(typed, "--thread-stack", roomy_threads(finding.values)),
+        "own_stacks": run(typed, "--thread-stack", "inherit"),
+        "onfault": run(typed, "--lock", "current,future,onfault"),
+        "small_prefault": run(typed, "--prefault-stack", fitting_stack(finding.values)),
+        "pages_for_heap": run(typed, *heap_pages(finding.values)),
+        "small_heap": run(typed, "--heap", str(finding.values.get("fitting_heap", "SIZE"))),
         "no_report": run(typed, "--report", "fd:2"),
     }
 
@@ -192,6 +213,12 @@ def ambient_instead(values: Mapping[str, object]) -> str:
         given = 0
     names = [name for number, name in enumerate(CAPABILITIES) if given >> number & 1]
     return ",".join(dict.fromkeys(("ipc_lock", *names)))
+
+
+def heap_pages(values: Mapping[str, object]) -> tuple[str, str]:
+    """Return the option that gives a heap its huge pages, or that has it do without."""
+    lease = values.get("lease")
+    return ("--hugepages", lease) if isinstance(lease, str) else ("--heap-pages", "base")
 
 
 def without_low_memlock(finding: Finding, typed: tuple[str, ...]) -> tuple[str, ...]:
@@ -244,6 +271,28 @@ def fitting_stack(values: Mapping[str, object]) -> str:
     if not isinstance(room, int):
         return spell_size(SMALL_STACK)
     return spell_size(1 << room.bit_length() - 1) if room >= LEAST_STACK else "none"
+
+
+def fitting_threads(values: Mapping[str, object]) -> str:
+    """Return a thread's stack of which two fit into what may still be locked, as a size."""
+    room = values.get("headroom_bytes")
+    half = room // 2 if isinstance(room, int) else LARGE_THREAD_STACK
+    stack = 1 << max(half, SMALL_THREAD_STACK).bit_length() - 1
+    return spell_size(min(stack, LARGE_THREAD_STACK))
+
+
+def roomy_threads(values: Mapping[str, object]) -> str:
+    """Return a stack that arguments and environment take a quarter of at most, as a size."""
+    needed = values.get("needed_bytes")
+    quarter = needed if isinstance(needed, int) else 0
+    return spell_size(max(1 << (4 * quarter).bit_length(), SMALL_THREAD_STACK))
+
+
+def thread_names(values: Mapping[str, object]) -> Mapping[str, str]:
+    """Return the stack that was asked for threads: as an option's value, and in KiB."""
+    asked = values.get("asked_bytes")
+    size = asked if isinstance(asked, int) else 256 << 10
+    return {"thread_size": spell_size(size), "thread_kib": str(size >> 10)}
 
 
 def shortened(command: str) -> str:

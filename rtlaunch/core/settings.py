@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from rtlaunch.core.options import Fitted
     from rtlaunch.core.profile import Profile
 
     # option's name → its texts, in order; a switch's are "true" and "false"
@@ -73,7 +74,7 @@ def resolve(raw: Raw, environ: Mapping[str, str], profile: Profile | None) -> Re
     for row in SETTINGS:
         if row.name in asked:
             values[row.field], origin[row.name] = _choose(row, sources)
-    return Resolved(Options(**values, origin=origin), findings)
+    return Resolved(Options(**values, origin=origin, fitted=_fitted(profile)), findings)
 
 
 def profile_asked(raw: Raw, environ: Mapping[str, str]) -> str:
@@ -106,6 +107,15 @@ def command_asked(typed: Sequence[str], profile: Profile | None) -> tuple[str, .
     )
 
 
+def _fitted(profile: Profile | None) -> Fitted | None:
+    """Return what ``rtlaunch fit`` wrote into the profile, or into its parent."""
+    if profile is None:
+        return None
+    from rtlaunch.core.profile import fitted_of
+
+    return fitted_of(profile)
+
+
 # --- choosing --------------------------------------------------------------------------------
 
 
@@ -122,6 +132,8 @@ def _choose(row: Row, sources: Iterable[Source]) -> tuple[Any, str]:
     origin, items = given[-1]
     if row.kind == "rlimit":
         return _merge_by_name(item for _, items in given for item in items), origin
+    if row.kind == "hugepages":
+        return _concatenate(items), origin
     if row.repeatable:
         return _merge_lists(items), origin
     return items[-1], origin
@@ -155,6 +167,14 @@ def _merge_by_name(demands: Iterable[Any]) -> tuple[Any, ...]:
         else:
             merged[demand.name] = demand
     return tuple(merged.values())
+
+
+def _concatenate(lists: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Join the lists of one source, equal items too; an empty one (``none``) clears."""
+    joined: tuple[Any, ...] = ()
+    for items in lists:
+        joined = (*joined, *items) if items else ()
+    return joined
 
 
 def _merge_lists(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

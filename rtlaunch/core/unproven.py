@@ -69,6 +69,23 @@ def lock_failed(name: str, errno: int, books: Books) -> Finding:
     )
 
 
+def no_onfault(name: str, flags: tuple[str, ...], books: Books) -> Finding:
+    """Say that MCL_ONFAULT was refused, and that all is locked and in memory instead."""
+    shown = ",".join(flags)
+    return Finding(
+        "lock-onfault",
+        f"{name} is locked with {shown}, without onfault: {format_size(books.status.vm_rss)} are "
+        f"in memory, of {format_size(books.status.vm_size)} mapped",
+        why="mlockall answered MCL_ONFAULT with EINVAL: a kernel before Linux 4.4, or a sandbox "
+        "that does as one",
+        values={
+            "flags": shown,
+            "resident_bytes": books.status.vm_rss,
+            "mapped_bytes": books.status.vm_size,
+        },
+    )
+
+
 ERRNO_NAMES = {
     EPERM: "EPERM",
     EAGAIN: "EAGAIN",

@@ -7,6 +7,7 @@ is an OSError; the caller reports which action it was.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from rtlaunch.core import plan
@@ -81,6 +82,20 @@ def set_no_new_privs(action: plan.SetNoNewPrivs) -> None:
     prctl.set_no_new_privs()
 
 
+def set_thp(action: plan.SetThp) -> None:
+    """Set who may have transparent huge pages, and read it back."""
+    from rtlaunch.linux import libc
+
+    libc.set_thp_disable(action.disable, action.flags)
+    if libc.get_thp_disable() != action.disable | action.flags:
+        raise OSError(errno.EINVAL, "PR_GET_THP_DISABLE says otherwise")
+
+
+def set_thread_stack(action: plan.SetThreadStack) -> None:
+    """Set the stack limit that glibc will read."""
+    rlimit.put_soft("stack", action.size)
+
+
 PERFORM: dict[type, Callable[[Any], None]] = {
     plan.SetLimit: set_limit,
     plan.SetAffinity: set_affinity,
@@ -90,5 +105,7 @@ PERFORM: dict[type, Callable[[Any], None]] = {
     plan.BecomeUser: become_user,
     plan.RaiseAmbient: raise_ambient,
     plan.SetNoNewPrivs: set_no_new_privs,
+    plan.SetThp: set_thp,
+    plan.SetThreadStack: set_thread_stack,
 }
 

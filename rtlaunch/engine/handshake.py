@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     Speaker = Union["Conversation", Injection]  # noqa: UP007  (a name in quotes takes no |)
 
-MCL = {"current": 1, "future": 2, "onfault": 4}  # include/uapi/asm-generic/mman.h
-
 # The most that is said of helpers that could not lock; the count goes on.
 CHILD_WARNINGS = 8
 
@@ -50,9 +48,15 @@ class Refused(Exception):
 
 
 class Conversation:
-    """One image that announced itself: who it is, and the socket it is spoken to on."""
+    """One image that announced itself: who it is, and the socket it is spoken to on.
 
-    __slots__ = ("entered_ns", "is_target", "kept", "pid", "sock")
+    With ``--thread-stack``, ``stack_at_exec`` is the soft limit that it began with, and
+    ``stack_restored`` the one that the shim was told to set, 0 for none.
+    """
+
+    __slots__ = (
+        "entered_ns", "is_target", "kept", "pid", "sock", "stack_at_exec", "stack_restored",
+    )  # fmt: skip
     can_keep = True  # that socket, once it was told to go
 
     def __init__(self, sock: _socket.socket, pid: int, is_target: bool, entered_ns: int) -> None:
@@ -61,6 +65,8 @@ class Conversation:
         self.is_target = is_target
         self.entered_ns = entered_ns
         self.kept = False
+        self.stack_at_exec: int | None = None
+        self.stack_restored = 0
 
     def say(self, message: Message) -> None:
         """Send it one message."""
@@ -95,11 +101,13 @@ class Handshake:
         self.went = 0
         self.unlocked_children = 0
         self.accepted: list[Finding] = []
+        self.smaps = ""  # of the last image whose books were read
+        self.promise: Callable[[int], Finding | None] | None = None  # of the lease, before go
 
     @property
     def flags(self) -> int:
         """The MCL_* flags asked for."""
-        return sum(MCL[flag] for flag in self.options.lock)
+        return sum(proof.MCL[flag] for flag in self.options.lock)
 
     # ---- entered -> lock
 
@@ -128,19 +136,35 @@ class Handshake:
             flags |= protocol.STRICT if not self.options.best_effort else 0
             if not self.went:
                 flags, signal = flags | protocol.DEATHSIG, self.options.pdeathsig
-        wanted = self.options.prefault_stack
-        low = self.stack_low(conversation.pid) if wanted else 0
-        touch = wanted if low else 0
-        return Message(protocol.LOCK, flags, signal, stack_low=low, stack_bytes=touch)
+        if self.options.thread_stack is not None and conversation.is_target:
+            from rtlaunch.engine import threadstack
 
-    def stack_low(self, pid: int) -> int:
-        """Return the lowest address the shim may touch; 0 (touch nothing) if it cannot be known."""
+            threadstack.look(conversation, self.options, self.facts)
+        restored = conversation.stack_restored
+        wanted = self.options.prefault_stack
+        low = self.stack_low(conversation.pid, restored) if wanted else 0
+        touch = wanted if low else 0
+        return Message(
+            protocol.LOCK,
+            flags,
+            signal,
+            stack_low=low,
+            stack_bytes=touch,
+            stack_limit=restored,
+        )
+
+    def stack_low(self, pid: int, restored: int) -> int:
+        """Return the lowest address the shim may touch; 0 (touch nothing) if it cannot be known.
+
+        ``restored`` is the soft limit that it sets first, 0 if it leaves that in force.
+        """
         try:
             mappings = books_of.parse_maps(proc.read_text(pid, "maps"))
             limits = books_of.parse_limits(proc.read_text(pid, "limits"))
         except OSError:
             return 0
-        return proof.stack_floor(mappings, limits["stack"][0], self.facts.host.page_bytes)
+        soft = restored or limits["stack"][0]
+        return proof.stack_floor(mappings, soft, self.facts.host.page_bytes)
 
     # ---- record -> proof -> go
 
@@ -148,12 +172,21 @@ class Handshake:
         """Judge a record and say go, or raise :class:`Refused` (the image still stands)."""
         if conversation.is_target:
             self.conclude_target(conversation, record)
+            self.keep_promise(conversation.pid)
         else:
             self.conclude_child(conversation, record)
         conversation.say(self.word_to_go(conversation))
         if conversation.is_target:
             self.went += 1
             self.outcome.time.go_ns = self.outcome.time.go_ns or time.monotonic_ns()
+
+    def keep_promise(self, pid: int) -> None:
+        """Confirm the lease of huge pages at the first word to go; Refused where it cannot be."""
+        if self.promise is None or self.went:
+            return
+        finding = self.promise(pid)
+        if finding:
+            self.weigh((finding,))
 
     def word_to_go(self, conversation: Speaker) -> Message:
         """Return GO; the target keeps the pair open where only that will tell of its next exec."""
@@ -189,10 +222,49 @@ class Handshake:
         except PermissionError as error:
             self.cannot_prove(conversation, unreadable(name, pid, error))
             return
-        judged = proof.judge(name, self.options.lock, record, books, self.file_bytes(pid))
+        judged = proof.judge(
+            name,
+            self.options.lock,
+            record,
+            books,
+            self.file_bytes(pid),
+            conversation.stack_at_exec,
+        )
         self.write_down(conversation, record, judged, books)
-        self.weigh(judged.findings)
+        self.weigh((*self.shape_findings(conversation, name, books), *judged.findings))
         self.arm(pid, books)
+
+    def shape_findings(
+        self, conversation: Speaker, name: str, books: proof.Books
+    ) -> tuple[Finding, ...]:
+        """Find stacks of threads and huge pages that are not as asked, by the books."""
+        found: list[Finding] = []
+        if conversation.stack_at_exec is not None:
+            from rtlaunch.engine import threadstack
+
+            found += threadstack.findings(conversation, self.options, self.facts, name, books)
+        if self.options.thp != "inherit" and self.facts.shape:
+            from rtlaunch.core import thp
+
+            asked, system = self.options.thp, self.facts.shape.thp_system
+            after = thp.policy_found(asked, system, books.status.thp_enabled)
+            self.outcome.thp.after = after
+            if after and after != asked:
+                found.append(thp.not_in_force(name, asked, after))
+        if self.options.heap is not None and self.outcome.heap.variables is not None:
+            found += self.heap_findings(name)
+        return tuple(found)
+
+    def heap_findings(self, name: str) -> tuple[Finding, ...]:
+        """Write down the heap that the books show; find what it lacks."""
+        from rtlaunch.core import heapproof
+
+        seen = heapproof.look(self.smaps, self.options.heap or 0)
+        heap = self.outcome.heap
+        heap.allocator = seen.allocator or "glibc"
+        heap.found_bytes, heap.locked_bytes = seen.size, seen.locked
+        heap.resident_bytes, heap.page_bytes = seen.resident, seen.page
+        return heapproof.judge(name, self.options, seen, self.facts.host.page_bytes)
 
     def cannot_prove(self, conversation: Speaker, finding: Finding) -> None:
         """Refuse an image whose books may not be read; where that was allowed, watch it."""
@@ -204,7 +276,14 @@ class Handshake:
 
     def went_unlocked(self, pid: int, why: str) -> None:
         """Note that the program runs without the shim, as allowed; watch it all the same."""
+        if self.promise is not None and not self.went:
+            broken = self.promise(pid)
+            self.accepted += (broken,) if broken else ()  # it runs already
         self.went += 1
+        if self.options.thread_stack is not None:
+            from rtlaunch.engine import threadstack
+
+            threadstack.give_back(pid, self.options, self.facts)
         at_ns = time.monotonic_ns()
         self.note_image(Image(path=executable(pid), at_ns=at_ns, locked=False, why=why))
         self.watch_unproven(pid)
@@ -229,10 +308,12 @@ class Handshake:
 
     def read_books(self, pid: int, mapped: bool = True) -> proof.Books:
         """Read status, limits and, if ``mapped``, smaps of a target that stands still."""
+        status, limits = proc.read_text(pid, "status"), proc.read_text(pid, "limits")
+        self.smaps = proc.read_text(pid, "smaps") if mapped else ""
         return proof.Books(
-            books_of.parse_status(proc.read_text(pid, "status")),
-            books_of.parse_limits(proc.read_text(pid, "limits")),
-            books_of.parse_smaps(proc.read_text(pid, "smaps")) if mapped else (),
+            books_of.parse_status(status),
+            books_of.parse_limits(limits),
+            books_of.parse_smaps(self.smaps),
             self.facts.who.initial_userns,
             self.facts.host.page_bytes,
         )
@@ -270,11 +351,14 @@ class Handshake:
             image.why = "--lock none"
         self.note_image(image)
         lock = self.outcome.lock
+        lock.flags = judged.flags
         lock.errno = record.error or None
         lock.locked_bytes = judged.locked_bytes
         lock.resident_bytes = judged.resident_bytes
         lock.headroom_bytes = judged.headroom_bytes
         lock.stack_bytes = record.stack_bytes
+        if conversation.stack_at_exec is not None:
+            lock.thread_stack_bytes = proof.thread_stack_bytes(books, conversation.stack_at_exec)
         lock.lock_ns = record.lock_ns
         lock.unlocked_mappings = judged.unlocked
         times = self.outcome.time

@@ -18,6 +18,7 @@ from __future__ import annotations
 import _signal
 import os
 import time
+from errno import EINVAL
 
 from rtlaunch.core import protocol, tracee
 from rtlaunch.core.proc import parse_status
@@ -36,7 +37,7 @@ SEIZED, AT_EXEC, LOCKED, GONE = "seized", "at exec", "locked", "gone"
 STOPPING = (_signal.SIGSTOP, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
 ALL_BLOCKED = b"\xff" * ptrace.SIGNAL_SET_BYTES
 
-MCL_ALL = 7
+MCL_ALL, MCL_ONFAULT = 7, 4
 MADV_POPULATE_WRITE = 23  # Linux 5.14
 CLOCK_MONOTONIC = 1
 PR_SET_PDEATHSIG = 1
@@ -57,6 +58,8 @@ class Injection:
     is_target = True
     kept = False
     can_keep = False  # no socket of ours is left in it
+    stack_at_exec: int | None = None  # --thread-stack is the shim's alone
+    stack_restored = 0
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -100,12 +103,16 @@ class Injection:
         flags, error = order.flags & MCL_ALL, 0
         if flags:
             error = errno_of(self._call("mlockall", flags))
+        if error == EINVAL and flags & MCL_ONFAULT:  # before Linux 4.4
+            flags &= ~MCL_ONFAULT
+            error = errno_of(self._call("mlockall", flags))
         ended = time.monotonic_ns()
         if order.flags & protocol.DEATHSIG:
             self.deathsig = order.error
         self.state = LOCKED
         return Message(
             protocol.RECORD,
+            flags=flags,
             error=error,
             time_ns=ended,
             stack_low=low,

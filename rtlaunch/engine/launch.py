@@ -26,18 +26,19 @@ from rtlaunch.core.mode import EXEC, choose
 from rtlaunch.core.record import replace
 from rtlaunch.core.settings import without_twins
 from rtlaunch.engine import channel, inherit, spawn
-from rtlaunch.engine.survey import survey
+from rtlaunch.engine.survey import judge, survey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
     from rtlaunch.core.outcome import Outcome
     from rtlaunch.engine.inherit import Inherited
     from rtlaunch.engine.listener import Listener
+    from rtlaunch.engine.sentry import Sentry
     from rtlaunch.engine.supervise import Supervisor
 
 
@@ -45,15 +46,18 @@ class Story:
     """One launch as it is told: when it began, whether a child was forked, and the outcome.
 
     ``started_at`` is CLOCK_REALTIME, ``began_ns`` CLOCK_MONOTONIC, both ns. The
-    outcome is made when it is first written to.
+    outcome is made when it is first written to. ``sentry`` makes who stays beside the target,
+    where that is not the usual one.
     """
 
-    __slots__ = ("_outcome", "began_ns", "forked", "started_at")
+    __slots__ = ("_outcome", "began_ns", "elsewhere", "forked", "sentry", "started_at")
 
     def __init__(self) -> None:
         self.started_at = time.time_ns()
         self.began_ns = time.monotonic_ns()
         self.forked = False
+        self.elsewhere = False  # whether another process brings it to its end
+        self.sentry: Callable[[Options, Facts, Outcome, Listener], Sentry] | None = None
         self._outcome: Outcome | None = None
 
     @property
@@ -73,19 +77,47 @@ def launch(
 ) -> None:
     """Run ``command`` as ``options`` say and fill the story's outcome in, whatever happens.
 
+    Who watches it is :attr:`Story.sentry`'s to say.
+
     Refusal, with the finding, where it did not start or was ended before
     main(); else ``outcome.exit.rtlaunch_code`` is the exit status.
     """
-    facts = survey(options, command, inherited.environ)
-    found = preflight.findings(options, facts)
+    facts, found = judge(options, survey(options, command, inherited.environ))
     refusing = first_refusal(found)
     if refusing:
         write_facts(options, facts, story.outcome)
         story.outcome.findings += tuple(other for other in found if other is not refusing)
         raise Refusal(refusing)
+    options = planning.as_allowed(options, found)
     way, _ = preflight.way_in(options, facts)
     actions = planning.make_plan(options, facts, found, way)
     listener.plan(actions)
+    if not options.hugepages or facts.hugepages is None:
+        carry_out(options, facts, found, actions, inherited, listener, story)
+        return
+    from rtlaunch.engine import lease
+
+    held = lease.take(options, facts.hugepages, found, listener, story.outcome)
+    try:
+        held.yield_to_keys(inherited.mask)
+        carry_out(options, facts, found, actions, inherited, listener, story, held.confirm)
+    finally:
+        if not story.elsewhere:
+            held.give_back()
+        story.outcome.findings += tuple(held.findings)
+
+
+def carry_out(
+    options: Options,
+    facts: Facts,
+    found: tuple[Finding, ...],
+    actions: tuple[planning.Action, ...],
+    inherited: Inherited,
+    listener: Listener,
+    story: Story,
+    promise: Callable[[int], Finding | None] | None = None,
+) -> None:
+    """Fork, and supervise the target to its end; ``promise`` is asked before it is told to go."""
     ours, theirs = channel.open_channel()
     detached = choose(options, facts).mode == EXEC
     inherit.block_signals(but=inherit.KEYS)  # until there is a child to share them with
@@ -95,16 +127,20 @@ def launch(
         from rtlaunch.engine import detach
 
         options = detach.keep_pdeathsig(options)
+        story.elsewhere = True
         pid = detach.change_places(options, facts, actions, clean, (ours, theirs), listener)
+        story.elsewhere = False
     else:
         pid = start_child(options, facts, actions, clean, theirs)
     inherit.block_signals()
     theirs.close()
     story.forked = True
 
-    supervisor = make_supervisor(options, facts, actions, listener, ours, story.outcome, detached)
+    supervisor = make_supervisor(options, facts, actions, listener, ours, story, detached)
+    supervisor.handshake.promise = promise
     story.outcome.time.forked_ns = forked_ns
     write_facts(options, facts, story.outcome)
+    write_heap(actions, story.outcome)
     for finding in found:
         listener.finding(finding)
     supervisor.run(pid)
@@ -146,7 +182,7 @@ def make_supervisor(
     actions: tuple[planning.Action, ...],
     listener: Listener,
     ours: _socket.socket,
-    outcome: Outcome,
+    story: Story,
     detached: bool,
 ) -> Supervisor:
     """Import and put together what stays beside the target."""
@@ -158,7 +194,8 @@ def make_supervisor(
         from rtlaunch.engine.detach import SideProcess as Supervisor
     execute = next(action for action in actions if isinstance(action, planning.Execute))
     traced = any(isinstance(action, planning.Trace) for action in actions)
-    sentry = Sentry(options, facts, outcome, listener)
+    outcome = story.outcome
+    sentry = (story.sentry or Sentry)(options, facts, outcome, listener)
     handshake = Handshake(options, facts, outcome, listener, sentry.arm, sentry.sees_exec)
     return Supervisor(outcome, handshake, sentry, ours, execute.preload, traced)
 
@@ -170,6 +207,7 @@ def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
     host = outcome.host
     host.name, host.kernel, host.arch = facts.host.name, facts.host.kernel, facts.host.arch
     host.page_bytes = facts.host.page_bytes
+    outcome.budget = preflight.budgeted(options, facts)
     who = planning.target_credentials(options, facts)
     outcome.target.argv = facts.target.argv
     outcome.target.uid, outcome.target.gid = who.euid, who.egid
@@ -178,12 +216,25 @@ def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
     outcome.lock.via, outcome.lock.why = preflight.way_in(options, facts)
     outcome.lock.flags = options.lock
     outcome.caps.launcher = facts.who.caps.as_dict()
+    if options.thp != "inherit" and facts.shape:
+        from rtlaunch.core import thp
+
+        outcome.thp.asked = options.thp
+        outcome.thp.before = thp.policy_for(facts.shape.thp_disabled, facts.shape.thp_system)
     for action in planning.before_exec(options, facts):
         if isinstance(action, planning.SetLimit):
             before = action.change.before
             outcome.limits[action.change.name] = Limit(
                 asked=action.change.asked, before=(before.soft, before.hard)
             )
+
+
+def write_heap(actions: Sequence[planning.Action], outcome: Outcome) -> None:
+    """Write down the heap that was asked for, and what the C library is told."""
+    for action in actions:
+        if isinstance(action, planning.ReserveHeap):
+            outcome.heap.asked_bytes = action.heap_bytes or None
+            outcome.heap.variables = {"GLIBC_TUNABLES": action.tunables}
 
 
 def conclude(
@@ -219,6 +270,8 @@ ACTION_CODES = {
     planning.SetNice: "sched-denied",
     planning.BecomeUser: "user-denied",
     planning.RaiseAmbient: "capability-missing",
+    planning.SetThp: "thp-unavailable",
+    planning.SetThreadStack: "thread-stack-size",
 }
 
 

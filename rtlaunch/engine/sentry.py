@@ -152,6 +152,10 @@ class Sentry(Observer):
         """Return the target's state letter, as in /proc/PID/stat."""
         return self.reader.read().state if self.reader else "?"
 
+    def trapped(self, status: int) -> int:
+        """Hear that the target stopped for its tracer, which we are not; return the signal."""
+        return status
+
     def ended(self) -> None:
         """Take the last counts of the target, a zombie now, and close the watch."""
         if self.reader is None or self.watch is None:
@@ -269,7 +273,11 @@ class Sentry(Observer):
         self.listener.fault(f"{count} {kind} faults are over --max-{kind}: ending it")
 
     def unannounced(self, exec_ns: int) -> None:
-        """Say at once that an image runs unlocked."""
+        """Say at once that an image runs unlocked; no shim restored its stack limit either."""
+        if self.options.thread_stack is not None:
+            from rtlaunch.engine import threadstack
+
+            threadstack.give_back(self.pid, self.options, self.facts)
         self.note(unannounced(exec_ns))
 
     def send(self, number: int) -> None:

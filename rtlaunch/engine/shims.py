@@ -28,9 +28,19 @@ def find(machine: str, environ: Mapping[str, str]) -> Shim | None:
         noexec = bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
     except OSError:
         return None
-    if not any(separator in path for separator in SEPARATORS):
-        return Shim(machine, path, path, noexec)
-    return Shim(machine, path, alias(path, environ), noexec)
+    return Shim(machine, path, preloadable(path, environ), noexec)
+
+
+def guest(name: str, machine: str, environ: Mapping[str, str]) -> str:
+    """Return another guest as LD_PRELOAD can carry it; "" where there is none, or no way to."""
+    path = os.path.join(NATIVE, f"rtlaunch-{name}-{machine}.so")
+    return preloadable(path, environ) if os.path.exists(path) else ""
+
+
+def preloadable(path: str, environ: Mapping[str, str]) -> str:
+    """Return a name for ``path`` without separators, "" if none can be had."""
+    plain = not any(separator in path for separator in SEPARATORS)
+    return path if plain else alias(path, environ)
 
 
 def installed() -> frozenset[str]:

@@ -74,6 +74,7 @@ class Child:
         self.account: Account | None = None
         self.failed = (0, 0)
         self.preloads = True
+        self.heap: plan.ReserveHeap | None = None
 
     def become_target(self) -> None:
         """Do all that precedes exec, then exec; on failure tell the launcher which step it was."""
@@ -92,6 +93,8 @@ class Child:
             self.execute(action, fd)
         elif isinstance(action, plan.Trace):
             self.await_tracer()
+        elif isinstance(action, plan.ReserveHeap):
+            self.heap = action
         elif type(action) in PERFORM:
             PERFORM[type(action)](action)
         if isinstance(action, plan.BecomeUser):
@@ -122,6 +125,10 @@ class Child:
             os.close(fd)
             prctl.set_pdeathsig(self.options.pdeathsig)
         environ = target_environ(self.inherited.environ, self.account, preload, variable)
+        if self.heap is not None:
+            from rtlaunch.core import heap
+
+            environ = heap.environment(self.heap, preload, environ, os.getpid())
         os.execve(action.path, action.argv, environ)
 
     def say_failed(self, index: int, errno: int) -> None:

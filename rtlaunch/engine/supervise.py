@@ -353,7 +353,9 @@ class Supervisor:
                 return
             consume(found.si_pid)
             if found.si_pid == self.pid:
-                self.target_stopped(found.si_status)
+                trapped = found.si_code == os.CLD_TRAPPED
+                status = found.si_status
+                self.target_stopped(self.sentry.trapped(status) if trapped else status)
 
     def target_stopped(self, number: int) -> None:
         """Go on with an injection; else see to it that the shell sees its job stop."""

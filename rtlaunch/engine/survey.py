@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
+from rtlaunch.core import preflight
 from rtlaunch.core import proc as books_of
 from rtlaunch.core.caps import CAP_SYS_PTRACE, CapSets, Credentials, has, in_user_namespace
 from rtlaunch.core.elf import host_machine
-from rtlaunch.core.facts import Account, Facts, Host
+from rtlaunch.core.facts import Account, Facts, Host, Shape
 from rtlaunch.core.findings import Finding, Refusal
 from rtlaunch.core.limits import Limit
 from rtlaunch.core.mode import EXEC
+from rtlaunch.core.record import replace
 from rtlaunch.core.target import Reach
 from rtlaunch.engine import classify, shims
-from rtlaunch.linux import proc
+from rtlaunch.linux import memory, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rtlaunch.core.heap import HeapFacts
+    from rtlaunch.core.hugepages import HugeFacts
     from rtlaunch.core.options import Options
+    from rtlaunch.core.target import Target
+
+CGROUP_FLUSH_S = 2.5  # mm/memcontrol.c: FLUSH_TIME is 2 s; and the time that it takes
+CGROUP_POLL_S = 0.1
 
 
 # What systemd sets in the environment of what it starts (systemd.exec(5)).
@@ -50,6 +59,10 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
         shim=shim,
         account=account,
         environ=environ,
+        shape=read_shape(options),
+        hugepages=read_hugepages(options, environ),
+        memory=memory.read_memory(),
+        heap=read_heap(options, target, machine, environ),
         **read_surroundings(options, host, environ),
     )
 
@@ -71,6 +84,50 @@ def read_surroundings(
         "at_terminal": os.isatty(0),
         "is_subreaper": prctl.is_subreaper(),
     }
+
+
+def read_hugepages(options: Options, environ: Mapping[str, str]) -> HugeFacts | None:
+    """Return what leases are decided on; None where none was asked for."""
+    if not options.hugepages:
+        return None
+    from rtlaunch.engine import lease
+
+    return lease.look(options.hugepages, environ)
+
+
+def read_heap(
+    options: Options, target: Target, machine: str, environ: Mapping[str, str]
+) -> HeapFacts | None:
+    """Return what a heap is decided on; None where no option asks for one."""
+    if options.heap is None and options.arenas is None and options.heap_pages == "inherit":
+        return None
+    from rtlaunch.engine import heap
+
+    return heap.read(options, target, machine, environ)
+
+
+def read_shape(options: Options) -> Shape | None:
+    """Return what bounds ``--thread-stack`` and ``--thp``; None where neither was given."""
+    if options.thread_stack is None and options.thp == "inherit":
+        return None
+    from rtlaunch.engine import shape
+
+    return shape.read(options)
+
+
+def judge(options: Options, facts: Facts) -> tuple[Facts, tuple[Finding, ...]]:
+    """Return the facts and all that preflight finds.
+
+    Where it depends on the cache of a memory cgroup, which the kernel adds up every
+    two seconds, facts are read again until they fit or that time is over.
+    """
+    found = preflight.findings(options, facts)
+    until = time.monotonic() + CGROUP_FLUSH_S
+    while preflight.may_be_stale(found) and time.monotonic() < until:
+        time.sleep(CGROUP_POLL_S)
+        facts = replace(facts, memory=memory.read_memory())
+        found = preflight.findings(options, facts)
+    return facts, found
 
 
 def read_host() -> Host:

@@ -63,10 +63,11 @@ def binfmt_entries() -> Sequence[tuple[str, str]]:
         names = sorted(set(os.listdir(BINFMT_MISC)) - {"register", "status"})
     except OSError:
         return ()
-    return tuple((name, _read_text(f"{BINFMT_MISC}/{name}")) for name in names)
+    return tuple((name, read_setting(f"{BINFMT_MISC}/{name}")) for name in names)
 
 
-def _read_text(path: str) -> str:
+def read_setting(path: str) -> str:
+    """Read a small file of /proc or /sys; "" where it is not there or closed to us."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -11,9 +11,9 @@ import mmap
 import os
 from errno import EIO
 
-from rtlaunch.core.cgroup import memory_hierarchies, parse_limit
-from rtlaunch.core.hostcheck import COMFORT_BYTES, CgroupLimit, HostFacts, LockTrial
+from rtlaunch.core.hostcheck import COMFORT_BYTES, HostFacts, LockTrial
 from rtlaunch.linux import libc, perf
+from rtlaunch.linux.memory import cgroup_limits, read_number, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,24 +24,6 @@ THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 KSM = "/sys/kernel/mm/ksm/run"
 FAIR_SERVER = "/sys/kernel/debug/sched/fair_server/cpu0/runtime"
 NODES = "/sys/devices/system/node"
-
-
-def read_text(path: str) -> str | None:
-    """Return the text of a file of /proc or /sys; None where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-def read_number(path: str) -> int | None:
-    """Return the number in a file of /proc or /sys; None where there is none."""
-    text = read_text(path)
-    try:
-        return int(text) if text else None
-    except ValueError:
-        return None
 
 
 def sysctl(name: str) -> int | None:
@@ -63,17 +45,6 @@ def memory() -> dict[str, Any]:
         "swap_bytes": swap.total,
         "swap_used_bytes": swap.used,
     }
-
-
-def cgroup_limits() -> tuple[CgroupLimit, ...]:
-    """Return the memory limit of our cgroup and of every one above it that can be seen."""
-    cgroup, mounts = read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo")
-    return tuple(
-        CgroupLimit(folder, parse_limit(limit), read_number(f"{folder}/{place.usage_file}"))
-        for place in memory_hierarchies(cgroup or "", mounts or "")
-        for folder in place.folders
-        if (limit := read_text(f"{folder}/{place.limit_file}"))
-    )
 
 
 def numa_nodes() -> int | None:

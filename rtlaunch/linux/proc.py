@@ -2,20 +2,22 @@
 
 One function per kind of reading, nothing parsed: texts go to
 :mod:`rtlaunch.core.proc`. smaps is read once, while the target stands still,
-and never of a running target: its mmap would stall meanwhile.
+and never of a running target: its mmap would stall meanwhile. ``rtlaunch fit``,
+whose runs are there to be measured, is the exception.
 """
 
 from __future__ import annotations
 
 import os
 
-from rtlaunch.core.proc import Stat, parse_stat
+from rtlaunch.core.proc import Stat, parse_stack_pointer, parse_stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rtlaunch.core.proc import Mapping
 
 _CHUNK_BYTES = 1 << 16
+_PAGEMAP_BYTES, _SWAPPED = 8, 62  # an entry, and its bits from there on: in swap, in memory
 _STAT_BYTES = 1024  # 52 numbers of at most 20 digits, and a name of at most 64
 
 
@@ -85,9 +87,77 @@ def write_memory(pid: int, address: int, data: bytes) -> None:
         os.close(fd)
 
 
+def read_stat(pid: int) -> str:
+    """Read /proc/``pid``/stat, which one read gives whole; the errors are those of read_text."""
+    fd = _open(pid, "stat")
+    try:
+        return os.read(fd, _STAT_BYTES).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(fd)
+
+
 def thread_ids(pid: int) -> tuple[int, ...]:
     """List the threads of ``pid``; FileNotFoundError if it is gone."""
     return tuple(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+
+
+def stack_pointers(pid: int) -> tuple[int, ...]:
+    """Return the stack pointers of the threads of ``pid`` that do not run this moment."""
+    found = []
+    for tid in thread_ids(pid):
+        try:
+            pointer = parse_stack_pointer(read_text(pid, f"task/{tid}/syscall"))
+        except OSError:
+            continue  # it ended, or ptrace access is denied
+        if pointer is not None:
+            found.append(pointer)
+    return tuple(found)
+
+
+def lowest_touched(pid: int, start: int, end: int, page: int) -> int | None:
+    """Return the first address from ``start`` to ``end`` whose page is in memory or in swap.
+
+    None where none is, or where /proc/PID/pagemap cannot be read (proc(5)).
+    """
+    try:
+        fd = _open(pid, "pagemap")
+    except OSError:
+        return None
+    try:
+        first, count = start // page, (end - start) // page
+        entries = os.pread(fd, count * _PAGEMAP_BYTES, first * _PAGEMAP_BYTES)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    words = memoryview(entries).cast("Q")
+    return next((start + at * page for at, word in enumerate(words) if word >> _SWAPPED), None)
+
+
+def descendants(pid: int) -> tuple[int, ...]:
+    """List the children of ``pid``, their children, and so on, as far as they are there still."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            listed = [read_text(parent, f"task/{tid}/children") for tid in thread_ids(parent)]
+        except OSError:
+            continue
+        born = [int(word) for text in listed for word in text.split()]
+        found += born
+        waiting += born
+    return tuple(found)
+
+
+def private_bytes(pid: int) -> int:
+    """Return what ``pid`` has in memory that nobody shares; 0 if it is gone or cannot be read."""
+    try:
+        text = read_text(pid, "smaps_rollup")
+    except OSError:
+        return 0
+    lines = (line.split() for line in text.split("\n") if line.startswith("Private_"))
+    return sum(int(words[1]) << 10 for words in lines)
 
 
 def _length(path: str, inode: int) -> int | None:

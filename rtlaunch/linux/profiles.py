@@ -42,7 +42,8 @@ def load(asked: str, environ: Mapping[str, str], euid: int) -> Profile:
 def find(asked: str, environ: Mapping[str, str]) -> str:
     """Return the path of a profile: ``asked`` itself if it has a slash, else by its name.
 
-    Raises Refusal ``profile-missing`` with the places looked at and the near name.
+    Raises Refusal ``profile-missing`` with the places looked at, and the near name
+    or, without one, all names.
     """
     if "/" in asked:
         return asked
@@ -51,7 +52,9 @@ def find(asked: str, environ: Mapping[str, str]) -> str:
         path = os.path.join(place, asked + SUFFIX)
         if os.path.lexists(path):
             return path
-    hint = did_you_mean(asked.removesuffix(SUFFIX), names(environ))
+    known = names(environ)
+    listed = f"; there are {', '.join(known)}" if known else ""
+    hint = did_you_mean(asked.removesuffix(SUFFIX), known) or listed
     if asked.endswith(SUFFIX):
         hint = f"; a path needs a slash: ./{asked}"
     raise _refusal(

@@ -15,6 +15,24 @@ from rtlaunch.core.limits import Limit, at_most
 from rtlaunch.core.numbers import RLIMIT_NUMBERS
 
 
+def put_soft(name: str, soft: int) -> None:
+    """Set the soft limit ``name`` and leave the hard one; OSError as :func:`put`."""
+    put(name, Limit(soft, resource.getrlimit(RLIMIT_NUMBERS[name])[1]))
+
+
+def put_soft_of(pid: int, name: str, soft: int) -> None:
+    """Set the soft limit ``name`` of another process (prlimit(2)).
+
+    OSError: EPERM for another user's without CAP_SYS_RESOURCE, ESRCH if it is gone.
+    """
+    number = RLIMIT_NUMBERS[name]
+    try:
+        hard = resource.prlimit(pid, number)[1]
+        resource.prlimit(pid, number, (soft, hard))
+    except ValueError as error:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
+
+
 def put(name: str, limit: Limit) -> None:
     """Set the limit ``name``; OSError with EPERM or EINVAL as setrlimit(2) has them.
 

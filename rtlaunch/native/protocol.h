@@ -24,11 +24,18 @@
 
 #include <stdint.h>
 
-#define RTL_PROTOCOL 1
+#define RTL_PROTOCOL 2
 
 /* _RTL_CHANNEL=FD:DEV:INO:PID, four lower-case hexadecimal numbers. DEV and INO are what fstat says of FD:
  * the descriptor is used only while it is that very socket. PID is the process that is meant, 0 for all. */
 #define RTL_CHANNEL_VARIABLE "_RTL_CHANNEL"
+
+/* _RTL_HEAP=FIRST:BYTES:FLAGS:PID, four lower-case hexadecimal numbers: what the heap guest takes from malloc
+ * in PID, FIRST and then BYTES more, and gives back to it. */
+#define RTL_HEAP_VARIABLE "_RTL_HEAP"
+
+/* In FLAGS: put it in memory at once, because no mlockall will. */
+#define RTL_HEAP_POPULATE 0x1
 
 /* What the shim exits with when it is refused, and when the launcher dies between LOCK and GO. */
 #define RTL_EXIT_REFUSED 125
@@ -55,12 +62,14 @@ enum rtl_kind {
 struct rtl_message {
     uint32_t protocol;    /* RTL_PROTOCOL */
     uint32_t kind;        /* enum rtl_kind */
-    uint32_t flags;       /* LOCK: MCL_* | RTL_*; GO: RTL_KEEP or 0; FAILED: index of the action */
+    uint32_t flags;       /* LOCK: MCL_* | RTL_*; RECORD: MCL_* as tried last; GO: RTL_KEEP or 0;
+                           * FAILED: index of the action */
     int32_t error;        /* RECORD, FAILED: errno or 0; LOCK: the signal for RTL_DEATHSIG */
     uint64_t time_ns;     /* ENTERED, RECORD: CLOCK_MONOTONIC */
     uint64_t stack_low;   /* LOCK: lowest address that may be touched; RECORD: lowest that was */
     uint64_t stack_bytes; /* LOCK: bytes below the frame to touch; RECORD: bytes touched */
     uint64_t lock_ns;     /* RECORD: what mlockall took, ns */
+    uint64_t stack_limit; /* LOCK: soft RLIMIT_STACK to set first, 0: leave it, ~0: unlimited */
 };
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * shim.c - the guest: asks the launcher, locks this process and touches its stack, before main() runs.
+ * shim.c - the guest: asks the launcher, touches this process's stack and locks it, before main() runs.
  *
  * Why it has no libc: one file must load under glibc and musl, and a library that needs a libc would
  * bring its own. Nothing is exported, nothing allocated, no thread, no handler; once the constructor has
@@ -23,14 +23,17 @@
 #include <asm/mman.h>
 #include <linux/fcntl.h>
 #include <linux/prctl.h>
+#include <linux/resource.h>
 #include <linux/time_types.h>
 #include <linux/uio.h>
 
 #include ARCH_HEADER
 #include "protocol.h"
+#include "settings.h"
 
 /* A call to any of these would be an undefined symbol in someone else's process. */
 #pragma GCC poison malloc calloc realloc free alloca memcpy memset memmove strlen strcmp strncmp strtoul
+#pragma GCC poison prlimit setrlimit getrlimit
 #pragma GCC poison printf fprintf write read open close fopen getenv setenv getpid mlockall prctl errno
 #pragma GCC poison socketpair sendmsg recvmsg send recv exit _exit abort signal sigaction pthread_create
 
@@ -44,6 +47,7 @@
 #define MSG_TRUNC 0x20
 #define CLOCK_MONOTONIC 1
 #define EINTR 4
+#define EINVAL 22
 #define EPROTO 71
 #define SIGKILL 9
 
@@ -139,6 +143,18 @@ static long sys_mlockall(uint32_t flags)
     return arch_syscall(__NR_mlockall, (long)flags, 0, 0, 0, 0, 0);
 }
 
+/* Set the soft RLIMIT_STACK; the hard one stays as it is. */
+static long sys_prlimit_stack(uint64_t soft)
+{
+    struct rlimit64 limit = {0, 0};
+    long error = arch_syscall(__NR_prlimit64, 0, RLIMIT_STACK, 0, (long)&limit, 0, 0);
+
+    if (error)
+        return error;
+    limit.rlim_cur = soft;
+    return arch_syscall(__NR_prlimit64, 0, RLIMIT_STACK, (long)&limit, 0, 0, 0);
+}
+
 static void sys_prctl_pdeathsig(int signal_number)
 {
     arch_syscall(__NR_prctl, PR_SET_PDEATHSIG, signal_number, 0, 0, 0, 0);
@@ -168,43 +184,10 @@ __attribute__((noreturn)) static void refuse(void)
 
 /* ---- the settings ---- */
 
-/* Return what follows `RTL_CHANNEL_VARIABLE=` in the environment, or NULL. */
+/* Return the value of RTL_CHANNEL_VARIABLE, or NULL. */
 static const char *channel_text(void)
 {
-    static const char name[] = RTL_CHANNEL_VARIABLE "=";
-
-    if (!&__environ || !__environ)
-        return NULL;
-    for (char **entry = __environ; *entry; entry++) {
-        size_t same = 0;
-
-        while (name[same] && (*entry)[same] == name[same])
-            same++;
-        if (!name[same])
-            return *entry + same;
-    }
-    return NULL;
-}
-
-/* Return the value of a lower-case hexadecimal digit, or -1. */
-static int hex_digit(char digit)
-{
-    if (digit >= '0' && digit <= '9')
-        return digit - '0';
-    if (digit >= 'a' && digit <= 'f')
-        return digit - 'a' + 10;
-    return -1;
-}
-
-/* Read one number of at most 16 digits that ends with `end`; return what follows it, NULL if it is none. */
-static const char *hex_number(const char *text, char end, uint64_t *number)
-{
-    const char *at = text;
-
-    *number = 0;
-    for (; hex_digit(*at) >= 0 && at - text < 16; at++)
-        *number = *number << 4 | (uint64_t)hex_digit(*at);
-    return at > text && *at == end ? at + 1 : NULL;
+    return &__environ ? setting_text(__environ, RTL_CHANNEL_VARIABLE "=") : NULL;
 }
 
 /* Read FD:DEV:INO:PID; return whether it is that and nothing else. */
@@ -291,19 +274,39 @@ __attribute__((noinline)) static void prefault_stack(const struct rtl_message *t
     record->stack_bytes = frame - page;
 }
 
-/* Do what LOCK asks and return the record of it. The stack comes first: growing a locked stack past
- * RLIMIT_MEMLOCK is SIGSEGV (acct_stack_growth, mm/vma.c), mlockall past it is an errno. */
+/* Lock by these flags, if there are any; 0 or an errno. */
+static int32_t lock_all(uint32_t flags)
+{
+    return flags ? (int32_t)-sys_mlockall(flags) : 0;
+}
+
+/* Lock as told. A kernel without MCL_ONFAULT (before Linux 4.4) answers EINVAL: then all is locked and
+ * populated at once, which costs memory that was to be saved and keeps the promise of no fault. */
+static void lock_memory(const struct rtl_message *told, struct rtl_message *record)
+{
+    uint64_t before = sys_clock_monotonic_ns();
+
+    record->flags = told->flags & MCL_ALL;
+    record->error = lock_all(record->flags);
+    if (record->error == EINVAL && record->flags & MCL_ONFAULT) {
+        record->flags &= ~(uint32_t)MCL_ONFAULT;
+        record->error = lock_all(record->flags);
+    }
+    record->lock_ns = sys_clock_monotonic_ns() - before;
+}
+
+/* Do what LOCK asks and return the record of it. The limit comes first: how far down the stack may be
+ * touched was counted from it, so where it cannot be set nothing is; the launcher sees that by itself. The
+ * stack comes before the lock: growing a locked stack past RLIMIT_MEMLOCK is SIGSEGV (acct_stack_growth,
+ * mm/vma.c), mlockall past it is an errno. */
 static struct rtl_message lock(const struct rtl_message *told)
 {
     struct rtl_message record = {0};
-    uint64_t before;
 
-    prefault_stack(told, &record);
-    before = sys_clock_monotonic_ns();
-    if (told->flags & MCL_ALL)
-        record.error = (int32_t)-sys_mlockall(told->flags & MCL_ALL);
+    if (!told->stack_limit || sys_prlimit_stack(told->stack_limit) == 0)
+        prefault_stack(told, &record);
+    lock_memory(told, &record);
     record.time_ns = sys_clock_monotonic_ns();
-    record.lock_ns = record.time_ns - before;
     return record;
 }
 

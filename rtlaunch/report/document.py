@@ -17,6 +17,7 @@ from time import gmtime
 from rtlaunch.core import numbers, units
 from rtlaunch.core.outcome import ENDED, REFUSED, Part
 from rtlaunch.core.record import Record
+from rtlaunch.report import budget
 from rtlaunch.report.verdict import lock_ok, verdict, why_unlocked
 
 TYPE_CHECKING = False
@@ -56,8 +57,11 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "caps": caps(outcome),
         "sched": fields(outcome.sched),
         "threads": [thread(each) for each in outcome.threads],
+        "budget": budget.as_dict(outcome.budget),
         "lock": lock(outcome),
-        "hugepages": [],
+        "thp": fields(outcome.thp),
+        "heap": heap(outcome),
+        "hugepages": [fields(lease) for lease in outcome.hugepages],
         "watch": watch(outcome),
         "exit": ending(outcome),
         "rusage": fields(outcome.rusage),
@@ -210,10 +214,17 @@ def lock(outcome: Outcome) -> dict[str, Any]:
         "resident_bytes": whole.resident_bytes,
         "headroom_bytes": amount(whole.headroom_bytes),
         "stack_bytes": whole.stack_bytes,
+        "thread_stack_bytes": whole.thread_stack_bytes,
         "lock_ns": whole.lock_ns,
         "stopped_ns": whole.stopped_ns,
         "unlocked_mappings": [unlocked_mapping(each) for each in whole.unlocked_mappings],
     }
+
+
+def heap(outcome: Outcome) -> dict[str, Any]:
+    """Return the heap as it was asked for and found; no variables where none was."""
+    whole = fields(outcome.heap)
+    return {**whole, "variables": plain(dict(whole["variables"] or {}))}
 
 
 def errno_name(number: int) -> str:

@@ -93,8 +93,31 @@ def step(text: str) -> str:
 
 def summary(outcome: Outcome) -> str:
     """Return the one line that a run comes down to."""
-    parts = [_lock_part(outcome), _fault_part(outcome), _exit_part(outcome)]
-    return PREFIX + "; ".join(part for part in parts if part)
+    tellers = (_lock_part, _heap_part, _lease_part, _fault_part, _exit_part)
+    return PREFIX + "; ".join(filter(None, (tell(outcome) for tell in tellers)))
+
+
+def _heap_part(outcome: Outcome) -> str:
+    """Say what heap was found: ``heap 64 MiB on 2 MiB pages``."""
+    heap = outcome.heap
+    if heap.asked_bytes is None or heap.found_bytes is None:
+        return ""
+    found, asked, pages = (
+        units.format_size(size)
+        for size in (heap.found_bytes, heap.asked_bytes, heap.page_bytes or 0)
+    )
+    size = asked if heap.found_bytes >= heap.asked_bytes else f"{found} of {asked} asked"
+    return f"heap {size} on {pages} pages"
+
+
+def _lease_part(outcome: Outcome) -> str:
+    """Say what was leased: ``512 huge pages of 2 MiB``."""
+    parts = []
+    for lease in outcome.hugepages:
+        size = units.format_size(lease.page_bytes or 0)
+        where = "" if lease.node is None else f" on node {lease.node}"
+        parts.append(f"{lease.got} of {lease.asked} huge pages of {size}{where}")
+    return f"leased {', '.join(parts)}" if parts else ""
 
 
 def _lock_part(outcome: Outcome) -> str:
@@ -155,16 +178,20 @@ def plan(
     options: Options,
     actions: Sequence[str],
     findings: Sequence[Finding],
+    budget: Sequence[str] = (),
+    costs: Sequence[str] = (),
 ) -> str:
-    """Return what ``rtlaunch plan`` prints: options with origin, steps, findings, the answer.
+    """Return what ``rtlaunch plan`` prints: options, steps, budget, findings, the answer.
 
     ``command`` is quoted for a shell, ``mode`` says which process model and by
-    which rule, ``actions`` are the actions' own descriptions.
+    which rule, ``actions`` are the actions' own descriptions, ``costs`` the lock's.
     """
     blocks = [
         [f"plan for: {one_line(command)}", f"mode: {mode}"],
         option_lines(options),
         ["steps:", *_numbered(actions)],
+        *_block("the lock costs:", costs),
+        *_block("budget:", budget),
         finding_lines(findings),
         [answer(findings)],
     ]
@@ -186,6 +213,11 @@ def option_lines(options: Options) -> list[str]:
             for row, text in zip(rows, texts, strict=True)
         ),
     ]
+
+
+def _block(title: str, lines: Sequence[str]) -> list[list[str]]:
+    """Return lines below their title, nothing where there are none."""
+    return [[title, *(INDENT + one_line(line) for line in lines)]] if lines else []
 
 
 def _numbered(actions: Sequence[str]) -> list[str]:

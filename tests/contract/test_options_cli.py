@@ -46,7 +46,6 @@ REFUSED = [
     (["--allow", "usage", "--", "TOUCH"], "usage cannot be allowed"),
     (["--via", "gdb", "--", "TOUCH"], "'gdb' is not one of auto, preload, ptrace"),
     (["--children", "w*", "--", "TOUCH"], "is not in this version yet"),
-    (["--heap", "1G", "--", "TOUCH"], "unknown option --heap"),
 ]
 
 

@@ -97,7 +97,7 @@ SHAPES = {
     "no command after options": ["--quiet", "--"],
     "nothing": [],
     "dashes as a value": ["--memlock", "--", "RUN"],
-    "a subcommand of later": ["hugepages", "--", "RUN"],
+    "a subcommand of later": ["watch", "--", "RUN"],
 }
 
 

@@ -174,13 +174,13 @@ def test_a_closed_pipe_is_no_traceback(rtlaunch):
 
 
 def test_version_tells_what_a_report_of_a_defect_needs(rtlaunch):
-    """--version -v has version, protocol, shims, kernel and watch source."""
+    """--version -v has version, protocol, shims, profiles, kernel and watch source."""
     process = rtlaunch.start("--version", "-v")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert out.startswith("rtlaunch ")
     facts = dict(line.strip().split("  ", 1) for line in out.splitlines()[1:])
-    assert {"protocol", "shims", "kernel", "python", "watch source"} == set(facts)
+    assert {"protocol", "shims", "profiles", "kernel", "python", "watch source"} == set(facts)
     assert os.uname().machine in facts["shims"]
     assert os.uname().release in facts["kernel"]
 

@@ -90,12 +90,22 @@ def machine() -> str:
 
 
 def test_wheel_has_the_native_files_and_no_source_of_them(wheel: Path) -> None:
-    """The shim is in the package, the stub and the interpreter's name among the scripts."""
+    """Both guests are in the package, the stub and the interpreter's name among the scripts."""
     names = zipfile.ZipFile(wheel).namelist()
     scripts = {Path(name).name for name in names if ".data/scripts/" in name}
     native = {name for name in names if name.startswith("rtlaunch/native/")}
     assert scripts == {"rtlaunch", "rtlaunch-python"}
-    assert native == {f"rtlaunch/native/rtlaunch-shim-{machine()}.so"}
+    guests = ("shim", "heap")
+    assert native == {f"rtlaunch/native/rtlaunch-{guest}-{machine()}.so" for guest in guests}
+
+
+def test_wheel_has_the_profiles(wheel: Path) -> None:
+    """Those that lie in the checkout, and each as it is there."""
+    shipped = {f"rtlaunch/profiles/{path.name}": path.read_bytes()
+               for path in (ROOT / "rtlaunch" / "profiles").iterdir()}  # fmt: skip
+    with zipfile.ZipFile(wheel) as packed:
+        names = [name for name in packed.namelist() if name.startswith("rtlaunch/profiles/")]
+        assert {name: packed.read(name) for name in names} == shipped
 
 
 def test_wheel_says_its_licence(wheel: Path) -> None:

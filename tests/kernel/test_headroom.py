@@ -59,7 +59,7 @@ def test_too_little_headroom_is_told_with_numbers(limited, targets):
 def test_the_warning_names_a_knob(limited):
     """The message says what to turn."""
     err = limited(8 * MIB).run("--", "true").err
-    assert "--limit stack=" in err
+    assert "--thread-stack 1M" in err
     assert "rtlaunch explain memlock-headroom" in err
 
 
@@ -72,8 +72,8 @@ def test_a_thread_really_fails(limited, targets):
 
 
 def test_the_knob_that_is_named_helps(limited, targets):
-    """With --limit stack=1M there is no warning, and the thread runs."""
-    with standing(limited(8 * MIB), "--limit", "stack=1M", "--", targets / "waiter") as held:
+    """With --thread-stack 1M there is no warning, and the thread runs."""
+    with standing(limited(8 * MIB), "--thread-stack", "1M", "--", targets / "waiter") as held:
         assert held.ask("thread") == "ran"
         assert headroom_finding(held.end().report) is None
 

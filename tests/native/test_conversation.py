@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import signal
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.native.fake_launcher import Target
 
-CURRENT, FUTURE = 1, 2
+CURRENT, FUTURE, ONFAULT = 1, 2, 4
 BOTH = CURRENT | FUTURE
 OWN_EXIT = 7  # what books.c returns from main()
 STACK = 512 * 1024
@@ -216,6 +217,89 @@ def test_small_memlock_limit_is_an_errno_and_no_signal(launcher: FakeLauncher, b
     assert (record.error, target.end()[0]) == (errno.ENOMEM, OWN_EXIT)
 
 
+# ---- the stack's limit ----
+
+SMALL_STACK = "ulimit -S -s 256;"
+WHOLE = 8 << 20
+
+
+def stack_limit_of(pid: int) -> tuple[int, int]:
+    return resource.prlimit(pid, resource.RLIMIT_STACK)
+
+
+def test_the_soft_stack_limit_is_set_as_told(launcher: FakeLauncher, books: Path) -> None:
+    """The soft limit is the one that was told, the hard one is as it was."""
+    target = launcher.start(books, before=SMALL_STACK)
+    _, _, pair = launcher.entered()
+    began, hard = stack_limit_of(target.pid)
+    tell(pair, LOCK, flags=BOTH, stack_limit=WHOLE)
+    record = hear(pair)
+    assert (began, record.error, stack_limit_of(target.pid)) == (256 << 10, 0, (WHOLE, hard))
+    tell(pair, GO)
+    assert target.end()[0] == OWN_EXIT
+
+
+def test_the_stack_limit_is_set_before_the_stack_is_touched(
+    launcher: FakeLauncher, books: Path
+) -> None:
+    """What is touched may lie below the limit that the image began with."""
+    target = launcher.start(books, before=SMALL_STACK)
+    _, _, pair = launcher.entered()
+    tell(pair, LOCK, flags=BOTH, stack_limit=WHOLE, stack_bytes=2 * STACK)
+    record = hear(pair)
+    tell(pair, GO)
+    assert (record.error, target.end()[0]) == (0, OWN_EXIT)
+    assert record.stack_bytes >= 2 * STACK > 256 << 10
+
+
+def test_no_stack_limit_told_leaves_it(launcher: FakeLauncher, books: Path) -> None:
+    """0 is none."""
+    target = launcher.start(books, before=SMALL_STACK)
+    _, _, pair = launcher.entered()
+    tell(pair, LOCK, flags=BOTH)
+    hear(pair)
+    assert stack_limit_of(target.pid)[0] == 256 << 10
+    tell(pair, GO)
+    assert target.end()[0] == OWN_EXIT
+
+
+def test_all_ones_is_unlimited(launcher: FakeLauncher, books: Path) -> None:
+    """RLIM64_INFINITY, where the hard limit is that as well."""
+    target = launcher.start(books, before=SMALL_STACK)
+    _, _, pair = launcher.entered()
+    tell(pair, LOCK, flags=BOTH, stack_limit=2**64 - 1)
+    hear(pair)
+    assert stack_limit_of(target.pid)[0] == resource.RLIM_INFINITY
+    tell(pair, GO)
+    assert target.end()[0] == OWN_EXIT
+
+
+def test_where_the_stack_limit_cannot_be_set_the_stack_is_not_touched(
+    launcher: FakeLauncher, books: Path
+) -> None:
+    """Above the hard limit: no page is touched, which could be a SIGSEGV; all else is as told."""
+    target = launcher.start(books, before=SMALL_STACK + "ulimit -H -s 4096;")
+    _, _, pair = launcher.entered()
+    tell(pair, LOCK, flags=BOTH, stack_limit=WHOLE, stack_bytes=2 * STACK)
+    record = hear(pair)
+    tell(pair, GO)
+    status, said = target.end()
+    assert (record.error, record.stack_bytes, record.flags) == (0, 0, BOTH)
+    assert status == OWN_EXIT
+    assert int(said["locked_kb"]) > 0
+
+
+@pytest.mark.parametrize("flags", [CURRENT, BOTH, BOTH | ONFAULT])
+def test_the_record_has_the_flags_that_were_used(
+    launcher: FakeLauncher, books: Path, flags: int
+) -> None:
+    """mlockall's own, and no other bit of LOCK's."""
+    target, pair = start_and_lock(launcher, books, flags | STRICT)
+    record = hear(pair)
+    tell(pair, GO)
+    assert (record.error, record.flags, target.end()[0]) == (0, flags, OWN_EXIT)
+
+
 # ---- a lock that fails ----
 
 
@@ -300,7 +384,7 @@ NONSENSE = {
     "short": protocol.pack(protocol.Message(REFUSE))[:-1],
     "long": protocol.pack(protocol.Message(REFUSE)) + b"\0",
     "other protocol": b"\xff\0\0\0" + protocol.pack(protocol.Message(REFUSE))[4:],
-    "other kind": b"\1\0\0\0\x63" + protocol.pack(protocol.Message(REFUSE))[5:],
+    "other kind": b"\2\0\0\0\x63" + protocol.pack(protocol.Message(REFUSE))[5:],
 }
 
 

@@ -14,6 +14,7 @@ HEADER = ROOT / "rtlaunch" / "native" / "protocol.h"
 TEXT = HEADER.read_text(encoding="utf-8")
 DEFINED = re.findall(r"^#define (RTL_\w+) ", TEXT, re.MULTILINE)
 KINDS = re.findall(r"^    (RTL_\w+) = ", TEXT, re.MULTILINE)
+TEXTS = re.findall(r'^#define (RTL_\w+) "', TEXT, re.MULTILINE)
 FIELDS = re.findall(r"^    u?int\d+_t (\w+);", TEXT, re.MULTILINE)
 
 # a value for each field that no other field, and no other width, could be mistaken for
@@ -26,6 +27,7 @@ VALUES = {
     "stack_low": 0x7FFF333344445555,
     "stack_bytes": 0xF666666677777777,
     "lock_ns": 0x8888888899999999,
+    "stack_limit": 0xAAAAAAAABBBBBBBB,
 }
 
 
@@ -33,8 +35,9 @@ VALUES = {
 def told_by_c(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Each constant's value, and the bytes of one message, as the compiler has them."""
     folder = tmp_path_factory.mktemp("protocol")
-    numbers = [name for name in DEFINED + KINDS if name != "RTL_CHANNEL_VARIABLE"]
+    numbers = [name for name in DEFINED + KINDS if name not in TEXTS]
     lines = [f'printf("{name} %ld\\n", (long){name});' for name in numbers]
+    texts = [f'printf("{name} %s\\n", {name});' for name in TEXTS]
     fields = ", ".join(f".{name} = {VALUES[name]:#x}" for name in FIELDS if name != "error")
     source = f"""
         #include <stdio.h>
@@ -43,7 +46,7 @@ def told_by_c(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         {{
             struct rtl_message message = {{{fields}, .error = {VALUES["error"]}}};
             {" ".join(lines)}
-            printf("RTL_CHANNEL_VARIABLE %s\\n", RTL_CHANNEL_VARIABLE);
+            {" ".join(texts)}
             printf("bytes ");
             for (unsigned i = 0; i < sizeof message; i++)
                 printf("%02x", ((unsigned char *)&message)[i]);
@@ -92,9 +95,9 @@ def test_unpack_gives_what_was_packed() -> None:
     ("datagram", "named"),
     [
         (b"", "this one has 0"),
-        (protocol.pack(protocol.Message(protocol.GO))[:-1], "this one has 47"),
-        (protocol.pack(protocol.Message(protocol.GO)) + b"\0", "this one has 49"),
-        (b"\2\0\0\0" + protocol.pack(protocol.Message(protocol.GO))[4:], "protocol 2"),
+        (protocol.pack(protocol.Message(protocol.GO))[:-1], "this one has 55"),
+        (protocol.pack(protocol.Message(protocol.GO)) + b"\0", "this one has 57"),
+        (b"\3\0\0\0" + protocol.pack(protocol.Message(protocol.GO))[4:], "protocol 3"),
         (protocol.pack(protocol.Message(99)), "kind 99"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rtlaunch.core.budget import Budget, Need, Room
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.outcome import (
     BY_RTLAUNCH,
@@ -30,6 +31,8 @@ def started() -> Outcome:
     outcome.options = {"lock": ("current,future", "default"), "nice": ("-5", "cli")}
     outcome.limits = {"memlock": Limit(asked="max", before=(8 << 20, 8 << 20))}
     outcome.caps.launcher = MASKS
+    need = Need("lower-bound", 4 << 20, 512 << 10, 0, 4718592, 4718592, 4718592, 524288, 524288)
+    outcome.budget = Budget(need, Room(UNLIMITED, None, UNLIMITED, 8 << 30, UNLIMITED))
     return outcome
 
 
@@ -47,6 +50,8 @@ def clean() -> Outcome:
     lock.locked_bytes, lock.resident_bytes = 11_744_051, 12_582_912
     lock.headroom_bytes, lock.stack_bytes, lock.lock_ns = UNLIMITED, 524_288, 3_100_000
     outcome.limits["memlock"].after = (UNLIMITED, UNLIMITED)
+    outcome.heap.allocator = "glibc"
+    outcome.heap.variables = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}
     outcome.watch.source = "perf"
     outcome.watch.before_arm = Faults(major=7, minor=900)
     outcome.watch.after_arm = Faults(major=0, minor=2)

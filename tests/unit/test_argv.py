@@ -147,7 +147,7 @@ WRONG = [
     ("--mem 8M -- app", "unknown option --mem; did you mean --memlock?",
      "rtlaunch --memlock 8M -- app"),
     ("--xyzzy -- app", "unknown option --xyzzy", "rtlaunch --help"),
-    ("--hugepages 2M:4 -- app", "unknown option --hugepages", "rtlaunch --help"),
+    ("--rewrite 2:3 -- app", "unknown option --rewrite", "rtlaunch --help"),
     ("--\x1b[1m -- app", "unknown option '--\\x1b[1m'", "rtlaunch --help"),
     ("-x -- app", "unknown option -x", "rtlaunch --help"),
     ("-qx -- app", "unknown option -x", "rtlaunch --help"),
@@ -160,7 +160,7 @@ WRONG = [
     ("plan --", "no command after --: rtlaunch plan [OPTIONS] -- COMMAND [ARG...]", ""),
     ("-- --", "no command after --: rtlaunch [OPTIONS] -- COMMAND [ARG...]", ""),
     ("-q -- -- app", "-- is there twice", "rtlaunch -q -- app"),
-    ("fit 12", "the subcommand fit is not in this version yet", ""),
+    ("watch 12", "the subcommand watch is not in this version yet", ""),
     ("plan -V -- app", "unknown option -V", "rtlaunch --help"),
 ]  # fmt: skip
 

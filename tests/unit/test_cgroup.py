@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rtlaunch.core.cgroup import memory_hierarchies, parse_limit
+from rtlaunch.core.cgroup import CgroupLimit, memory_hierarchies, parse_limit, usual_hierarchy
 from rtlaunch.core.units import UNLIMITED
 
 V2 = "28 23 0:25 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -68,8 +68,109 @@ def test_files_have_the_names_of_their_version():
         ("9223372036854710272\n", UNLIMITED),
         ("67108864\n", 64 << 20),
         ("0\n", 0),
+        ("", None),
+        ("-1\n", None),
+        ("some\n", None),
     ],
 )
 def test_limits(text, limit):
     """No limit is max in v2, and in v1 the largest multiple of the page size, whatever that is."""
     assert parse_limit(text) == limit
+
+
+# --- the look that spares mountinfo ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "mount", "path"),
+    [
+        ("0::/user.slice/a.scope\n", "/sys/fs/cgroup", "/user.slice/a.scope"),
+        ("4:memory:/a\n0::/c\n", "/sys/fs/cgroup/memory", "/a"),
+        ("4:memory:/\n", "/sys/fs/cgroup/memory", "/"),
+    ],
+    ids=["v2", "hybrid", "v1"],
+)
+def test_the_usual_place(cgroup, mount, path):
+    """Where systemd mounts it; the memory controller is v1's where v1 has it."""
+    found = usual_hierarchy(cgroup)
+    assert found
+    assert (found.mount, found.path) == (mount, path)
+
+
+@pytest.mark.parametrize("cgroup", ["", "1:cpu:/a\n", "0::/../b\n", "garbage"])
+def test_no_usual_place(cgroup):
+    """Outside of what is seen, mountinfo has to tell."""
+    assert usual_hierarchy(cgroup) is None
+
+
+# --- what a limit leaves ---------------------------------------------------------------------
+
+# Of a Debian 12 machine, as captured; the lines that matter and some that do not.
+V2_STAT = """\
+anon 1310720
+file 104857600
+kernel 3145728
+kernel_stack 65536
+pagetables 131072
+sock 0
+shmem 4096
+inactive_anon 1048576
+active_anon 262144
+inactive_file 83886080
+active_file 20971520
+unevictable 524288
+slab_reclaimable 2097152
+slab_unreclaimable 196608
+"""
+V1_STAT = """\
+cache 9666560
+rss 7487488
+inactive_anon 0
+active_anon 1531904
+unevictable 15122432
+total_cache 1307332608
+total_rss 50933760
+total_inactive_anon 43261952
+total_active_anon 1605632
+total_inactive_file 951087104
+total_active_file 346939392
+total_unevictable 15261696
+"""
+MIB = 1 << 20
+
+
+def test_v2_has_its_caches_in_one_file():
+    """Page cache and reclaimable slab go before anything is killed; what is locked stays."""
+    (place,) = memory_hierarchies("0::/a\n", V2)
+    assert place.cache_in(V2_STAT) == 83886080 + 20971520 + 2097152
+    assert place.kernel_file == ""
+
+
+def test_v1_counts_all_below_a_group():
+    """A limit holds for the whole subtree, and the plain lines are of the group alone."""
+    (place,) = memory_hierarchies("4:memory:/a\n", V1)
+    assert place.cache_in(V1_STAT) == 951087104 + 346939392
+    assert place.kernel_file == "memory.kmem.usage_in_bytes"
+
+
+@pytest.mark.parametrize("stat", ["", "odd\n", "inactive_file\n", "inactive_file many\n", "\0"])
+def test_an_odd_stat_has_no_cache(stat):
+    """What is not understood is not counted."""
+    (place,) = memory_hierarchies("0::/a\n", V2)
+    assert place.cache_in(stat) == 0
+
+
+def test_what_is_left_is_the_limit_less_what_is_held():
+    """The cache makes room, and no more than the limit goes in."""
+    group = CgroupLimit("/a", 64 * MIB, 60 * MIB, 36 * MIB)
+    assert (group.held, group.left) == (24 * MIB, 40 * MIB)
+    assert CgroupLimit("/a", 64 * MIB, 10 * MIB, 36 * MIB).left == 64 * MIB
+    assert CgroupLimit("/a", 64 * MIB, 90 * MIB).left == 0
+    assert CgroupLimit("/a", 64 * MIB, None).left == 64 * MIB
+
+
+def test_swap_takes_what_others_hold():
+    """As much as there is swap for."""
+    group = CgroupLimit("/a", 64 * MIB, 60 * MIB, 36 * MIB)
+    assert group.room(4 * MIB) == 44 * MIB
+    assert group.room(1 << 40) == 64 * MIB

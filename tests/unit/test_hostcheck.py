@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from rtlaunch.core.cgroup import CgroupLimit
 from rtlaunch.core.findings import CODES
 from rtlaunch.core.hostcheck import (
     COMFORT_BYTES,
     SIGSYS,
-    CgroupLimit,
     HostFacts,
     LockTrial,
     kernel_version,

@@ -8,15 +8,16 @@ from rtlaunch.core.options import ACTION, BY_NAME, SETTINGS, SWITCH, TABLE, Opti
 # The contract's options that this issue brings, and those that later ones do.
 NOW = (
     "lock prefault-stack memlock core limit ambient-caps user no-new-privs sched cpu-list nice "
-    "timer-slack via children watch arm on-major on-minor max-major max-minor mode pdeathsig "
-    "allow best-effort report log-format quiet verbose profile help version"
+    "timer-slack hugepages heap heap-pages arenas thread-stack thp via children watch arm "
+    "on-major on-minor max-major max-minor mode pdeathsig allow best-effort report log-format "
+    "quiet verbose profile help version"
 )
-LATER = "hugepages heap heap-pages arenas thread-stack thp signal-to rewrite map-exit notify"
+LATER = "signal-to rewrite map-exit notify"
 
 
 def test_the_records_fields_are_the_rows():
     """A row without a field, or a field without a row, is an option half made."""
-    assert Options._fields == (*(row.field for row in SETTINGS), "origin")
+    assert Options._fields == (*(row.field for row in SETTINGS), "origin", "fitted")
 
 
 def test_the_table_has_the_contracts_options_and_no_other():

@@ -24,7 +24,10 @@ Uid:\t1000\t1001\t1002\t1003
 Gid:\t100\t101\t102\t103
 Groups:\t4 24 1000\x20
 VmSize:\t   12345 kB
+VmPeak:\t    9000 kB
 VmLck:\t    8192 kB
+VmHWM:\t    3000 kB
+VmPTE:\t      60 kB
 VmPin:\t       4 kB
 VmRSS:\t    9000 kB
 VmStk:\t     132 kB
@@ -39,6 +42,7 @@ CapEff:\t0000000000004000
 CapBnd:\t000001ffffffffff
 CapAmb:\t0000000000000001
 NoNewPrivs:\t1
+THP_enabled:\t1
 Seccomp:\t2
 Seccomp_filters:\t3
 Cpus_allowed:\tff
@@ -73,6 +77,10 @@ STATUS_VALUES = {
     "seccomp": 2,
     "seccomp_filters": 3,
     "tgid": 811,
+    "thp_enabled": 1,
+    "vm_peak": 9000 << 10,
+    "vm_hwm": 3000 << 10,
+    "vm_pte": 60 << 10,
     "cpus": "0-3,7",
 }
 

@@ -82,6 +82,13 @@ def test_a_missing_name_is_refused_with_the_near_one_and_the_places(home):
     assert all(place in finding.what for place in profiles.directories(home[1]))
 
 
+def test_a_name_that_is_near_none_is_told_them_all(home):
+    """Who guesses finds what there is."""
+    for place in ("system", "shipped"):
+        write(home[0] / place / f"{place}-robot.toml")
+    assert refused("qqq", home[1]).what.endswith("; there are system-robot, shipped-robot")
+
+
 def test_a_missing_file_is_refused_by_its_path(home):
     """And not looked for elsewhere."""
     finding = refused(str(home[0] / "none.toml"), home[1])

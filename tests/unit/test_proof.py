@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rtlaunch.core import proof
 from rtlaunch.core.caps import CAP_IPC_LOCK
 from rtlaunch.core.proc import Mapping, Status
@@ -128,3 +130,43 @@ def test_the_stack_may_not_come_near_what_lies_below():
 def test_without_a_stack_nothing_is_touched():
     """No mapping of that name, no address."""
     assert proof.stack_floor((mapping(),), 8 * MIB, PAGE) == 0
+
+
+# ---- the flags that were used
+
+ONFAULT = (*BOTH, "onfault")
+CURRENT, FUTURE = 1, 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "recorded", "used"),
+    [
+        (ONFAULT, CURRENT | FUTURE | 4, ONFAULT),
+        (ONFAULT, CURRENT | FUTURE, BOTH),
+        (ONFAULT, CURRENT, ONFAULT),
+        (ONFAULT, 0, ONFAULT),
+        (BOTH, CURRENT | FUTURE, BOTH),
+        (BOTH, 0, BOTH),
+        (("future", "onfault"), FUTURE, ("future",)),
+        ((), 0, ()),
+    ],
+)
+def test_of_the_recorded_flags_only_a_missing_onfault_is_believed(asked, recorded, used):
+    """Anything else would let a record lower what is to be proven."""
+    assert proof.flags_used(asked, Message(RECORD, flags=recorded)) == used
+
+
+def test_without_onfault_all_must_be_resident():
+    """The proof asks what the flags that were used promise, and a warning says which they were."""
+    fell_back = Message(RECORD, flags=CURRENT | FUTURE)
+    absent = proof.judge("app", ONFAULT, fell_back, books(mapping(rss=0)))
+    assert (absent.locked, codes(absent)) == (False, ["unlocked-mappings", "lock-onfault"])
+    present = proof.judge("app", ONFAULT, fell_back, books())
+    assert (present.locked, present.flags, codes(present)) == (True, BOTH, ["lock-onfault"])
+
+
+def test_headroom_is_counted_in_the_stacks_that_threads_get():
+    """The limit at exec counts, not the one that was restored."""
+    without = books(cap=False)
+    assert codes(proof.judge("app", BOTH, GOOD, without)) == ["memlock-headroom"]
+    assert codes(proof.judge("app", BOTH, GOOD, without, stack_at_exec=256 << 10)) == []

@@ -16,6 +16,7 @@ from rtlaunch.core.remedy import (
     LEAST_MEMLOCK,
     Context,
     enough_memlock,
+    instead,
     limits_d,
     places,
     remedy,
@@ -220,8 +221,26 @@ def test_the_corrected_option_stands_where_the_wrong_one_stood(typed, corrected)
 )
 def test_a_corrected_limit_replaces_that_limit_alone(typed, corrected):
     """--limit is there once for each name."""
+    assert " ".join(instead(typed.split(), "--limit", "stack=1M")) == corrected
+
+
+@pytest.mark.parametrize(
+    ("typed", "corrected"),
+    [("--thread-stack 8M -v", "--thread-stack 1M -v"), ("-v", "-v --thread-stack 1M")],
+)
+def test_too_little_headroom_is_met_by_smaller_stacks(typed, corrected):
+    """The line has --thread-stack, once."""
     text = line_for("memlock-headroom", *typed.split(), **MEMLOCK_VALUES)
     assert f"rtlaunch {corrected} -- COMMAND" in text
+
+
+@pytest.mark.parametrize(
+    ("headroom", "size"), [(16 * MIB, "1M"), (MIB, "512K"), (MIB - 1, "256K"), (5, "128K")]
+)
+def test_two_of_the_advised_stacks_fit(headroom, size):
+    """A power of two, of which two fit into what is left; between 128K and 1M."""
+    text = line_for("memlock-headroom", headroom_bytes=headroom)
+    assert f"rtlaunch --thread-stack {size} -- COMMAND" in text
 
 
 def test_a_list_is_added_to():
@@ -378,3 +397,10 @@ def test_a_long_command_is_cut_at_a_word():
     assert len(cut) <= COMMAND_SHOWN + len(" ...")
     assert command.startswith(cut.removesuffix(" ..."))
     assert shortened("./app -x") == "./app -x"
+
+
+@pytest.mark.parametrize(("needed", "size"), [(2 << 10, "128K"), (130 << 10, "1M"), (0, "128K")])
+def test_the_advised_stack_has_room_for_the_arguments(needed, size):
+    """They may take a quarter of it; less than 128K is never advised."""
+    text = line_for("thread-stack-arguments", needed_bytes=needed)
+    assert text == f"rtlaunch --thread-stack {size} -- COMMAND"

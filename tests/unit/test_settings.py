@@ -6,7 +6,7 @@ import pytest
 
 from rtlaunch.core import settings
 from rtlaunch.core.findings import Refusal
-from rtlaunch.core.options import SETTINGS, Arm, LimitDemand
+from rtlaunch.core.options import SETTINGS, Arm, Fitted, LimitDemand
 from rtlaunch.core.profile import read_profile, with_parent
 
 PATH = "/etc/rtlaunch/profiles/robot.toml"
@@ -220,6 +220,8 @@ def test_a_profile_takes_strings_numbers_booleans_and_arrays():
     assert (options.allow, options.ambient_caps) == (("swap-on",), ())
 
 
+FIT = "[fit]\nlocked_bytes = 48234496\nresident_bytes = 62914560\nthreads = 12\n"
+
 WRONG = [
     ("memlok = '8M'", "unknown key 'memlok'; did you mean memlock?"),
     ("prefault_stack = '1M'", "unknown key 'prefault_stack'; did you mean prefault-stack?"),
@@ -241,6 +243,14 @@ WRONG = [
     ("extends = ''", "extends: use the name of one profile"),
     ("extends = ['a']", "extends: use the name of one profile"),
     ("extends = './a'", "extends: use the name of one profile"),
+    ("fit = 3", "fit: use a table: [fit] and lines for locked_bytes, resident_bytes, threads"),
+    (FIT + "locked = 1", "unknown key 'locked' in [fit]; did you mean locked_bytes?"),
+    ("[fit]\nlocked_bytes = 1\nthreads = 1", "[fit] has no resident_bytes"),
+    ("[fit]\nlocked_bytes = '8M'\nresident_bytes = 1\nthreads = 1", "'8M' is no whole number"),
+    ("[fit]\nlocked_bytes = -1\nresident_bytes = 1\nthreads = 1", "no whole number from 0 on"),
+    ("[fit]\nlocked_bytes = 1\nresident_bytes = 1.5\nthreads = 1", "no whole number from 1 on"),
+    ("[fit]\nlocked_bytes = 1\nresident_bytes = 1\nthreads = true", "no whole number from 1 on"),
+    ("[fit]\nlocked_bytes = 1\nresident_bytes = 1\nthreads = 0", "no whole number from 1 on"),
 ]  # fmt: skip
 
 
@@ -251,6 +261,23 @@ def test_a_wrong_key_is_refused_with_file_and_reason(text, message):
     assert finding.code == "profile-invalid"
     assert finding.what.startswith(f"{PATH}: ")
     assert message in finding.what
+
+
+def test_a_profile_carries_what_was_measured():
+    """The table [fit] is no option: it comes with the options, exact."""
+    options = resolve(layer=profile("nice = 3\n" + FIT))
+    assert options.fitted == Fitted(48234496, 62914560, 12)
+    assert options.origin["nice"] == "profile"
+
+
+def test_what_was_measured_is_inherited_whole():
+    """A child without the table has its parent's; one with it keeps its own, key by key."""
+    own = "[fit]\nlocked_bytes = 1\nresident_bytes = 2\nthreads = 3\n"
+    parent = profile(FIT)
+    assert resolve(layer=profile("nice = 3", parent)).fitted == parent.fitted
+    assert resolve(layer=profile(own, parent)).fitted == Fitted(1, 2, 3)
+    assert resolve(layer=profile("nice = 3", profile(""))).fitted is None
+    assert resolve().fitted is None
 
 
 @pytest.mark.parametrize(

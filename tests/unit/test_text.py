@@ -99,6 +99,16 @@ def test_the_summary_of_a_clean_run():
     )
 
 
+def test_the_summary_says_what_heap_was_found():
+    """As much as was asked for, or how much of it; and on what pages."""
+    outcome = outcomes.clean()
+    outcome.heap.asked_bytes, outcome.heap.found_bytes = 64 << 20, 65 << 20
+    outcome.heap.page_bytes = 2 << 20
+    assert "; heap 64 MiB on 2 MiB pages; " in text.summary(outcome)
+    outcome.heap.found_bytes = 40 << 20
+    assert "; heap 40 MiB of 64 MiB asked on 2 MiB pages; " in text.summary(outcome)
+
+
 def test_the_summary_counts_faults():
     """Faults are the kernel's count, in figures that can be read."""
     assert "; 1,000 major faults after arming" in text.summary(outcomes.faulted())
@@ -195,6 +205,14 @@ def test_the_plan_shows_origins_steps_findings_and_the_answer():
         "",
         "would be refused: memlock-limit (exit 125)",
     ]
+
+
+def test_what_the_lock_costs_stands_below_the_steps():
+    """One line for each sentence; no title where there is none."""
+    chosen = resolve({}, {}, None).options
+    shown = text.plan("x", "supervise", chosen, ["one"], [], costs=["much", "more"])
+    assert "  1. one\n\nthe lock costs:\n  much\n  more\n\n" in shown
+    assert "costs" not in text.plan("x", "supervise", chosen, ["one"], [])
 
 
 def test_a_plan_without_findings_would_start():

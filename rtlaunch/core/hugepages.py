@@ -1,0 +1,497 @@
+"""What may be done with pools of huge pages: usable pages, growth, shrinking, the administrator.
+
+Pure. All sums count *persistent* pages, nr - surplus: what somebody wrote last is what
+that is (mm/hugetlb.c, set_max_huge_pages). Free pages are nobody's only after those that
+are reserved by a mapping and those that are promised to a lease:
+
+    usable = free - reserved - unclaimed pages of the other leases
+
+The kernel does not say on which node a reservation will fall, nor can we say it of a lease
+without a node: for each node that is leased from by name, all of them count against it.
+"""
+
+from __future__ import annotations
+
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.ledger import Lease, Mark, Process, of_size
+from rtlaunch.core.record import Record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from rtlaunch.core.facts import Facts
+    from rtlaunch.core.ledger import Stamp
+    from rtlaunch.core.options import HugePages, Options
+
+ALL = "all"  # the scope of a file that sets the pool of all nodes
+NOBODY = Process(0, 0, 0)
+
+
+class Node(Record):
+    """The pool of one size on one node; ``node`` is None on a kernel without nodes."""
+
+    node: int | None
+    nr: int
+    free: int
+    surplus: int
+
+    @property
+    def persistent(self) -> int:
+        """The pages that were set, whether or not more are in use."""
+        return self.nr - self.surplus
+
+
+class Size(Record):
+    """The pools of one size. ``overcommit`` is nr_overcommit_hugepages."""
+
+    page_bytes: int
+    resv: int
+    overcommit: int
+    nodes: tuple[Node, ...]
+
+    @property
+    def nr(self) -> int:
+        """All pages, surplus ones included."""
+        return sum(node.nr for node in self.nodes)
+
+    @property
+    def free(self) -> int:
+        """The pages that are not in use, reserved ones included."""
+        return sum(node.free for node in self.nodes)
+
+    @property
+    def surplus(self) -> int:
+        """The pages in use that go when they are freed."""
+        return sum(node.surplus for node in self.nodes)
+
+    @property
+    def persistent(self) -> int:
+        """The pages that were set."""
+        return self.nr - self.surplus
+
+
+class Room(Record):
+    """What a hugetlb cgroup leaves of one size, in bytes; ``file`` holds its limit."""
+
+    page_bytes: int
+    file: str
+    limit_bytes: int
+    used_bytes: int
+
+
+class HugeFacts(Record):
+    """What leases are decided on; ``promised`` are all other leases.
+
+    ``may_grow`` tells whether we may write to the pools, ``unsafe`` what is wrong with the state
+    directory, "" if nothing is.
+    """
+
+    sizes: tuple[Size, ...]
+    promised: tuple[Lease, ...]
+    rooms: tuple[Room, ...]
+    may_grow: bool
+    memory_bytes: int
+    available_bytes: int
+    state_directory: str
+    unsafe: str
+
+
+class Write(Record):
+    """Set a pool, of one node or, None, of all, to ``value`` pages."""
+
+    node: int | None
+    value: int
+
+
+# --- growing and shrinking -----------------------------------------------------------------------
+
+
+def owed(leases: Iterable[Lease]) -> int:
+    """Return how many pages are promised and not yet claimed."""
+    return sum(lease.unclaimed for lease in leases)
+
+
+def at(leases: Iterable[Lease], node: int | None) -> tuple[Lease, ...]:
+    """Return the leases of one node or, None, those of any."""
+    return tuple(lease for lease in leases if lease.node == node)
+
+
+def usable(size: Size, leases: Sequence[Lease], node: int | None = None) -> int:
+    """Return the pages that nobody has, reserved or was promised; negative if there are too few."""
+    if node is None:
+        return size.free - size.resv - owed(leases)
+    free = sum(each.free for each in size.nodes if each.node == node)
+    return free - size.resv - owed(at(leases, node)) - owed(at(leases, None))
+
+
+def missing(size: Size, leases: Sequence[Lease]) -> tuple[tuple[int | None, int], ...]:
+    """Return how many free pages lack for every promise: by node where one was named."""
+    found: list[tuple[int | None, int]] = []
+    for node in size.nodes:
+        if node.node is not None and owed(at(leases, node.node)):
+            found.append((node.node, -usable(size, leases, node.node)))
+    found = [(node, pages) for node, pages in found if pages > 0]
+    rest = -usable(size, leases) - sum(pages for _, pages in found)
+    return (*found, (None, rest)) if rest > 0 else tuple(found)
+
+
+def growth(size: Size, lacking: Sequence[tuple[int | None, int]]) -> Write:
+    """Return the first write that brings what lacks.
+
+    It counts from nr, not from nr - surplus: the kernel first makes surplus pages persistent,
+    and those bring no free page.
+    """
+    node, pages = lacking[0]
+    return Write(node, pages + (size.nr if node is None else node_of(size, node).nr))
+
+
+def node_of(size: Size, node: int | None) -> Node:
+    """Return the pool of a node; StopIteration if the machine has none such."""
+    return next(each for each in size.nodes if each.node == node)
+
+
+def shrinking(
+    size: Size, leases: Sequence[Lease], bases: Mapping[int | None, int]
+) -> tuple[Write, ...]:
+    """Return the writes that give back what nobody needs any more.
+
+    Never below what the administrator set; while there are leases, never below what they are
+    for, nor below what is in use, reserved or promised. Without one the pool is what the
+    administrator set, and pages in use above that become surplus, which the kernel frees when
+    they are.
+    """
+    spare = size.persistent
+    if leases:
+        spare = min(usable(size, leases), size.persistent - sum(lease.count for lease in leases))
+    writes = []
+    for node in size.nodes:
+        here = node.persistent
+        if at(leases, node.node) and node.node is not None:
+            here = min(
+                usable(size, leases, node.node),
+                here - sum(lease.count for lease in at(leases, node.node)),
+            )
+        elif leases:
+            here = node.free
+        excess = node.persistent - bases.get(node.node, node.persistent)
+        given = max(0, min(excess, spare, here))
+        if given:
+            spare -= given
+            writes.append(Write(node.node, node.persistent - given))
+    return tuple(writes)
+
+
+def net(size: Size, leases: Sequence[Lease], base: int) -> int:
+    """Return nr_overcommit_hugepages while there are leases.
+
+    With it a program still gets its pages if the administrator takes them from the pool between
+    ``go`` and its mmap: the kernel then makes surplus pages. Those that are in use or reserved
+    become surplus by the same stroke, and count against it.
+    """
+    if not leases:
+        return base
+    return base + sum(lease.count for lease in leases) + size.nr - size.free + size.resv
+
+
+# --- whose doing it was --------------------------------------------------------------------------
+
+
+def is_ours(mark: Mark, now: int) -> bool:
+    """Tell whether a pool may be as we left it, or as a write of ours left it that was cut short.
+
+    The kernel stops growing a pool where it finds no more pages or the writer is killed.
+    """
+    return min(mark.written, mark.intent) <= now <= max(mark.written, mark.intent)
+
+
+def overwritten(before: Iterable[Stamp], now: Iterable[Stamp]) -> frozenset[str]:
+    """Return the scopes (``all`` or a node) of the files that somebody else has written since."""
+    times = {(stamp.file, stamp.inode): stamp.time_ns for stamp in before}
+    return frozenset(
+        stamp.scope
+        for stamp in now
+        if times.get((stamp.file, stamp.inode), stamp.time_ns) != stamp.time_ns
+    )
+
+
+def changed(marks: Iterable[Mark], size: Size) -> frozenset[int | None]:
+    """Return the nodes whose pools are as no write of ours would have left them."""
+    known = {mark.node: mark for mark in marks}
+    return frozenset(
+        node.node
+        for node in size.nodes
+        if node.node in known and not is_ours(known[node.node], node.persistent)
+    )
+
+
+def settled(marks: Sequence[Mark], size: Size, scopes: Collection[str]) -> tuple[Mark, ...]:
+    """Return the marks of one size as they are now, the administrator's writes taken over.
+
+    What was written is what is persistent now: that is the administrator's word, leases or not,
+    and the reservation of ``hugepages reserve`` is part of it no more. A pool that has no mark
+    yet is the administrator's.
+    """
+    known = {mark.node: mark for mark in marks}
+    theirs = changed(marks, size)
+    found = []
+    for node in size.nodes:
+        now, mark = node.persistent, known.get(node.node)
+        written = node.node in theirs or ALL in scopes or str(node.node) in scopes
+        if mark is None or written:
+            found.append(Mark(size.page_bytes, node.node, now, now, now))
+        else:
+            found.append(replace(mark, written=now, intent=now))
+    return tuple(found)
+
+
+def intending(marks: Sequence[Mark], size: Size, write: Write) -> tuple[Mark, ...]:
+    """Return the marks that say what is about to be written.
+
+    Of a write for all nodes the kernel chooses where pages go: each may get them all.
+    """
+    more = write.value - size.persistent
+    return tuple(
+        replace(mark, intent=write.value if write.node is not None else mark.written + more)
+        if write.node in (None, mark.node)
+        else mark
+        for mark in marks
+    )
+
+
+# --- what stands against a lease -----------------------------------------------------------------
+
+
+def as_lease(asked: HugePages, launcher: Process = NOBODY, uid: int = 0) -> Lease:
+    """Return the lease that was asked for."""
+    return Lease(asked.page_bytes, asked.node, asked.count, launcher, uid)
+
+
+def findings(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find what keeps a lease from being had, with nothing touched."""
+    huge = facts.hugepages
+    if huge is None:
+        return
+    known = {size.page_bytes: size for size in huge.sizes}
+    possible = []
+    for asked in options.hugepages:
+        finding = unknown_size(asked, known) or unknown_node(asked, known[asked.page_bytes])
+        if finding:
+            yield finding
+        else:
+            possible.append(asked)
+    for page_bytes in sorted({asked.page_bytes for asked in possible}):
+        wanted = tuple(as_lease(asked) for asked in possible if asked.page_bytes == page_bytes)
+        yield from of_pool(known[page_bytes], wanted, huge)
+        yield from of_cgroups(page_bytes, wanted, huge.rooms)
+    if huge.unsafe:
+        yield Finding(
+            "state-directory",
+            f"the state directory {huge.state_directory or '(none)'} cannot be used: {huge.unsafe}",
+            why="leases are written down there, so that others respect them and a killed "
+            "launcher's are given back",
+            values={"path": huge.state_directory},
+        )
+
+
+def unknown_size(asked: HugePages, known: Mapping[int, Size]) -> Finding | None:
+    """Return the finding for a size that this machine lacks."""
+    if asked.page_bytes in known:
+        return None
+    from rtlaunch.core.units import format_size, spell_size
+
+    there = ", ".join(spell_size(size) for size in sorted(known)) or "none at all"
+    return Finding(
+        "hugepages-size",
+        f"no huge pages of {format_size(asked.page_bytes)} on this machine; it has {there}",
+        why="the sizes are the processor's and the kernel's (/sys/kernel/mm/hugepages)",
+        values={"page_bytes": asked.page_bytes, "sizes": sorted(known)},
+    )
+
+
+def unknown_node(asked: HugePages, size: Size) -> Finding | None:
+    """Return the finding for a NUMA node that does not exist, or has no such pages."""
+    nodes = [node.node for node in size.nodes if node.node is not None]
+    if asked.node is None or asked.node in nodes:
+        return None
+    there = ", ".join(map(str, nodes)) or "no nodes (a kernel without NUMA)"
+    return Finding(
+        "hugepages-node",
+        f"there is no NUMA node {asked.node} with huge pages; this machine has {there}",
+        why="pools are kept by node (/sys/devices/system/node)",
+        values={"node": asked.node, "nodes": nodes},
+    )
+
+
+def of_pool(size: Size, wanted: Sequence[Lease], huge: HugeFacts) -> Iterable[Finding]:
+    """Find a lease that is larger than memory, or than the pool where we may not grow it."""
+    whole = sum(lease.count for lease in wanted) * size.page_bytes
+    if whole > huge.memory_bytes:
+        yield unavailable(size, wanted, huge.promised, huge.memory_bytes, "all memory there is")
+        return
+    leases = (*of_size(huge.promised, size.page_bytes), *wanted)
+    lacking = sum(pages for _, pages in missing(size, leases))
+    if lacking and not huge.may_grow:
+        yield denied(size, wanted, huge.promised)
+    elif lacking * size.page_bytes > huge.available_bytes:
+        yield unavailable(size, wanted, huge.promised, huge.available_bytes, "what is available")
+
+
+def told(size: Size, wanted: Sequence[Lease], leases: Sequence[Lease]) -> tuple[str, str]:
+    """Say what was asked, and what is free where."""
+    from rtlaunch.core.units import spell_size
+
+    pages = spell_size(size.page_bytes)
+    places = {lease.node for lease in wanted}
+    asked = ", ".join(
+        f"{sum(lease.count for lease in at(wanted, node))}"
+        + ("" if node is None else f" on node {node}")
+        for node in sorted(places, key=lambda node: -1 if node is None else node)
+    )
+    others = owed(of_size(leases, size.page_bytes))
+    by_node = "; ".join(
+        f"node {node.node}: {node.free} free of {node.nr}"
+        for node in size.nodes
+        if node.node is not None
+    )
+    free = f"{size.free} free of {size.nr}, {size.resv} reserved, {others} promised to others"
+    return f"{asked} huge pages of {pages}", free + (f" ({by_node})" if by_node else "")
+
+
+def numbers(
+    size: Size, wanted: Sequence[Lease], leases: Sequence[Lease], got: int
+) -> dict[str, object]:
+    """Return the values that remedies and programs need."""
+    from rtlaunch.core.units import spell_size
+
+    asked = sum(lease.count for lease in wanted)
+    return {
+        "page_bytes": size.page_bytes,
+        "page_size": spell_size(size.page_bytes),
+        "asked": asked,
+        "got": got,
+        "pool": size.persistent + max(0, asked - got),
+        "free": size.free,
+        "reserved": size.resv,
+        "promised": owed(of_size(leases, size.page_bytes)),
+        "free_by_node": {str(node.node): node.free for node in size.nodes},
+    }
+
+
+def unavailable(
+    size: Size, wanted: Sequence[Lease], leases: Sequence[Lease], memory_bytes: int, what: str
+) -> Finding:
+    """Return the finding for a lease that memory cannot hold."""
+    from rtlaunch.core.units import format_size
+
+    asked, free = told(size, wanted, leases)
+    need = format_size(sum(lease.count for lease in wanted) * size.page_bytes)
+    got = max(0, usable(size, of_size(leases, size.page_bytes)))
+    return Finding(
+        "hugepages-unavailable",
+        f"{asked} were asked for, {need}; {what} is {format_size(memory_bytes)}; {free}",
+        why="a pool grows by whole huge pages of free memory; it was not touched",
+        values=numbers(size, wanted, leases, got),
+    )
+
+
+def short(
+    size: Size, wanted: Sequence[Lease], leases: Sequence[Lease], got: int, error: str = ""
+) -> Finding:
+    """Return the finding for a pool that did not grow enough and was put back."""
+    asked, free = told(size, wanted, leases)
+    because = f" ({error})" if error else ""
+    return Finding(
+        "hugepages-unavailable",
+        f"{asked} were asked for, {got} could be had{because}; {free}",
+        why="memory has no more free blocks of that size, also after compaction; the pool was "
+        "put back to what it was",
+        values=numbers(size, wanted, leases, got),
+    )
+
+
+def denied(size: Size, wanted: Sequence[Lease], leases: Sequence[Lease]) -> Finding:
+    """Return the finding for a pool that is too small and that we may not grow."""
+    asked, free = told(size, wanted, leases)
+    got = max(0, usable(size, of_size(leases, size.page_bytes)))
+    return Finding(
+        "hugepages-denied",
+        f"{asked} were asked for, {got} can be had: {free}",
+        why="only root may grow a pool (nr_hugepages); what is free in it anybody may lease",
+        values=numbers(size, wanted, leases, got),
+    )
+
+
+def of_cgroups(
+    page_bytes: int, wanted: Sequence[Lease], rooms: Iterable[Room]
+) -> Iterable[Finding]:
+    """Find a hugetlb cgroup, ours or one above it, that would kill the program as it touches."""
+    need = sum(lease.count for lease in wanted) * page_bytes
+    tight = [
+        room
+        for room in rooms
+        if room.page_bytes == page_bytes and room.limit_bytes - room.used_bytes < need
+    ]
+    if not tight:
+        return
+    from rtlaunch.core.units import format_size, spell_size
+
+    room = min(tight, key=lambda room: room.limit_bytes - room.used_bytes)
+    yield Finding(
+        "hugepages-cgroup",
+        f"{format_size(need)} of huge pages were asked for; {room.file} allows "
+        f"{format_size(room.limit_bytes)}, of which {format_size(room.used_bytes)} are in use",
+        why="the kernel lets the mapping pass and ends the program by SIGBUS when it touches it",
+        values={
+            "page_bytes": page_bytes,
+            "page_size": spell_size(page_bytes),
+            "needed_bytes": need,
+            "limit_bytes": room.limit_bytes,
+            "used_bytes": room.used_bytes,
+            "enough_bytes": room.used_bytes + need,
+            "file": room.file,
+        },
+    )
+
+
+# --- what has been claimed -----------------------------------------------------------------------
+
+
+def hugetlb_bytes(status: str) -> int:
+    """Return the huge pages that a process has touched, in bytes, from its /proc/PID/status."""
+    _, _, rest = status.partition("\nHugetlbPages:")
+    words = rest.split(None, 1)
+    return int(words[0]) << 10 if words and words[0].isdigit() else 0
+
+
+def huge_by_node(numa_maps: str, page_bytes: int) -> dict[int | None, int]:
+    """Return the huge pages of one size that a process has, by node, from its numa_maps."""
+    found: dict[int | None, int] = {}
+    for line in numa_maps.splitlines():
+        words = line.split(" ")
+        if f"kernelpagesize_kB={page_bytes >> 10}" not in words or "huge" not in words:
+            continue
+        for word in words:
+            node, equals, pages = word.partition("=")
+            if equals and node[:1] == "N" and node[1:].isdigit():
+                found[int(node[1:])] = found.get(int(node[1:]), 0) + int(pages)
+    return found
+
+
+def claim(leases: Sequence[Lease], pages: Mapping[int | None, int]) -> tuple[Lease, ...]:
+    """Return the leases of one target with what it has of them; a page counts for one lease only.
+
+    Leases of a node take from that node first.
+    """
+    left = dict(pages)
+    claimed = {}
+    for at_index in sorted(range(len(leases)), key=lambda index: leases[index].node is None):
+        lease = leases[at_index]
+        nodes = tuple(left) if lease.node is None else (lease.node,)
+        taken = 0
+        for node in nodes:
+            part = min(left.get(node, 0), lease.count - taken)
+            taken += part
+            left[node] = left.get(node, 0) - part
+        claimed[at_index] = replace(lease, claimed=max(lease.claimed, taken))
+    return tuple(claimed[index] for index in range(len(leases)))
