@@ -182,7 +182,7 @@ def read(text: str, boot_id: str) -> tuple[Ledger, bool]:
     """
     head, *lines = text.split("\n")
     if head.split(" ") != [FORMAT, boot_id]:
-        return Ledger(boot_id), not text or _is_of_another_boot(head)
+        return Ledger(boot_id), not text or (bool(lines) and _is_of_another_boot(head))
     found: dict[str, list[Any]] = {kind: [] for kind in _READERS}
     whole = lines[-2:] == [f"{END} {len(lines) - 1}", ""]
     for line in lines[:-2] if whole else lines:
