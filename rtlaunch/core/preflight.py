@@ -190,7 +190,9 @@ def stack_room(options: Options, facts: Facts) -> int:
 
 def budgeted(options: Options, facts: Facts) -> budget.Budget:
     """Return what the program will take at least, or by its profile, and what there is for it."""
-    need = budget.predict(options, facts, stack_limit(options, facts), thread_stack(options, facts))
+    injected = way_in(options, facts)[0] == plan.PTRACE
+    stacks = stack_limit(options, facts), thread_stack(options, facts)
+    need = budget.predict(options, facts, *stacks, injected)
     capable = will_hold_ipc_lock(options, facts)
     memlock = UNLIMITED if capable else memlock_after(options, facts)
     return budget.Budget(need, budget.room_for(need, memlock, facts.memory))
