@@ -74,6 +74,7 @@ PACKED = {
         "rtlaunch.engine.supervise",
         "rtlaunch.engine.watch",
     ],
+    "locked from outside": ["rtlaunch.engine.untraced"],
     "values that somebody gave": ["rtlaunch.core.kinds", "rtlaunch.linux.profiles"],
 }
 IMPORT = """\

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench import children, faults, launch, locked, overhead, rest
+from bench import children, faults, inject, launch, locked, overhead, rest
 from bench.stage import Stage, compile_programs
 from bench.talk import interpreter_of
 from bench.verdict import BenchError, Row, table
@@ -28,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "overhead": overhead.measure,
     "children": children.measure,
     "locked": locked.measure,
+    "inject": inject.measure,
 }
 CHECKOUT_RTLAUNCH = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "rtlaunch"
 
