@@ -18,6 +18,7 @@ from pathlib import Path
 from bench import (
     children,
     faults,
+    inject,
     launch,
     leases,
     locked,
@@ -43,6 +44,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "threads": memory.measure_threads,
     "malloc": memory.measure_malloc,
     "reserve": memory.measure_reserve,
+    "inject": inject.measure,
 }
 CHECKOUT_RTLAUNCH = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "rtlaunch"
 

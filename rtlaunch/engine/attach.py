@@ -10,7 +10,7 @@ that thread, in order:
 
 A child of ours in a session of its own does it: who ends rtlaunch, even by SIGKILL, ends nobody in
 the middle. If the child itself is killed while it steers, the thread goes on with our registers
-and the process dies: docs/decisions/0031. The child must not wait for anything but that thread.
+and the process dies: docs/decisions/0042. The child must not wait for anything but that thread.
 """
 
 from __future__ import annotations

@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 # The most that is said of helpers that could not lock; the count goes on.
 CHILD_WARNINGS = 8
 
+EXEC_UNSEEN = Finding(
+    "watch-degraded",
+    "an exec of the program would go unseen: perf does not watch it, and what is locked from "
+    "outside holds no socket of ours that an exec would close",
+    why="what it exec()ed would run unlocked, and lock.ok would still be true",
+    values={"why": "no perf, via ptrace"},
+)
+
 
 class Refused(Exception):
     """An image that must not run; carries the finding."""
@@ -192,6 +200,8 @@ class Handshake:
         """Return GO; the target keeps the pair open where only that will tell of its next exec."""
         watched = self.sees_exec()
         conversation.kept = conversation.is_target and conversation.can_keep and not watched
+        if not watched and not conversation.can_keep:
+            self.weigh((EXEC_UNSEEN,))
         return Message(protocol.GO, protocol.KEEP if conversation.kept else 0)
 
     def conclude_child(self, conversation: Speaker, record: Message) -> None:

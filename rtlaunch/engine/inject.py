@@ -10,7 +10,7 @@ For programs that no loader runs for, or that drop what a loader is told. The st
 What is changed of it, registers and signal mask, is put back before it goes; if we die, the kernel
 kills it (PTRACE_O_EXITKILL). Signals that arrive meanwhile wait in the kernel, their siginfo whole.
 It leaves nothing in the target and decides nothing: who is injected into is the plan's business.
-Why it goes about it in this way is told in docs/decisions/0030.
+Why it goes about it in this way is told in docs/decisions/0041.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One thread of a process that runs already: stopped, made to enter the kernel, and put back.
 
-It knows how a thread is left as if nothing had been: docs/decisions/0031. Who is stopped, and in
+It knows how a thread is left as if nothing had been: docs/decisions/0042. Who is stopped, and in
 which process of ours all this is done, is :mod:`rtlaunch.engine.attach`'s. Whatever fails, the
 thread is let go as it was.
 """

@@ -230,6 +230,16 @@ def test_what_a_static_program_execs_is_locked_if_a_preload_reaches_it(rtlaunch,
     assert ran.report["verdict"] == "clean"
 
 
+@pytest.mark.parametrize("watch", ["proc", "none"])
+def test_without_perf_it_is_said_that_an_exec_would_go_unseen(rtlaunch, room, watch):
+    """There is no socket in it that an exec would close; with perf nothing need be said."""
+    command = ["--watch", watch, "--", build("static", "waiter", room)]
+    with standing(rtlaunch, *command) as held:
+        (finding,) = held.end().report["findings"]
+    assert (finding["code"], finding["severity"]) == ("watch-degraded", "info")
+    assert "an exec of the program would go unseen" in finding["what"]
+
+
 def test_with_ptrace_alone_what_it_execs_is_noticed(rtlaunch):
     """--via ptrace preloads nothing: perf tells of the exec, the report of the image."""
     ran = rtlaunch.run("--via", "ptrace", "--", "sh", "-c", "exec sleep 0.2")

@@ -1,7 +1,8 @@
 """Injections in a row: none comes out short, no signal is lost, nobody is left stopped.
 
 The injection alone, as rtlaunch makes it, without the launcher around it: each target prints its
-own VmLck and the signals pending for it. INJECTIONS=10000 is the long form.
+own VmLck and the signals pending for it. INJECTIONS=10000 is the long form; LAUNCHES=1000 that of
+whole launches whose both sides are disturbed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +20,7 @@ from rtlaunch.core import protocol
 from rtlaunch.core.protocol import Message
 from rtlaunch.engine.inject import Injection
 from rtlaunch.linux import ptrace
+from tests import books
 from tests.kernel.processes import sigqueue
 from tests.kernel.programs import compile_source
 
@@ -118,3 +122,64 @@ def test_in_a_row(room):
     # the kernel places the stack at random within a page, so one page more or less is arguments'
     assert min(locked) > 0
     assert max(locked) - min(locked) <= 8
+
+
+# ---- whole launches ----
+
+LAUNCHES = int(os.environ.get("LAUNCHES", "40"))
+TO_RTLAUNCH = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH)
+TO_TARGET = (*TO_RTLAUNCH, signal.SIGKILL, signal.SIGCONT)
+LONGEST_S = 0.05  # about the length of a launch
+
+
+@pytest.mark.timeout(60 + LAUNCHES)
+def test_random_signals_to_both_sides(rtlaunch, room):
+    """At random instants, to rtlaunch and to its target, SIGSTOP and SIGCONT as well.
+
+    Each launch ends by itself, with a code that one of those signals explains, and leaves nobody.
+    """
+    program = compile_source("cc", "-static -O1", SAYS, room / "says")
+    chance = random.Random(LAUNCHES)
+    for _ in range(LAUNCHES):
+        process = rtlaunch.start("--", program, start_new_session=True)
+        sent = disturb(process, chance)
+        out, err = process.communicate(timeout=20)
+        fatal = {128 + one for one in sent} | {-one for one in sent}
+        allowed = {0, 125 if signal.SIGKILL in sent else 0} | fatal
+        assert process.returncode in allowed, (process.returncode, sent, err)
+        assert not out or int(out.split()[0]) > 0
+
+
+def disturb(process, chance: random.Random) -> set[int]:
+    """Send signals for a while, each some random time after the last; return them."""
+    sent: set[int] = set()
+    for _ in range(3):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0, LONGEST_S))
+        targets = books.children(process.pid) if process.poll() is None else []
+        to_target = bool(targets) and chance.random() < 0.6
+        number = int(chance.choice(TO_TARGET if to_target else TO_RTLAUNCH))
+        stops = (signal.SIGSTOP, signal.SIGCONT) if chance.random() < 0.3 else ()
+        if process.poll() is None and send_all(
+            process.pid, targets[-1] if to_target else process.pid, (*stops, number)
+        ):
+            sent.add(number)
+    return sent
+
+
+def send_all(launcher: int, pid: int, numbers) -> bool:
+    """Send signals to rtlaunch or to a child of it, by pidfd; False where it was gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if pid not in (launcher, *books.children(launcher)):
+            return False
+        for number in numbers:
+            signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
