@@ -288,8 +288,8 @@ class Outcome:
         "sched",
         "state",
         "target",
-        "threads",
         "thp",
+        "threads",
         "time",
         "watch",
     )
