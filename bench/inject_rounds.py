@@ -7,6 +7,7 @@ start.c, linked statically.
 
 from __future__ import annotations
 
+import _socket
 import gc
 import os
 import sys
@@ -25,7 +26,7 @@ def until_main(program: str, injected: bool) -> int:
         os.dup2(teller, 1)
         os.read(gate, 1)
         os.execv(program, [program])
-    injection = Injection(pid) if injected else None
+    injection = Injection(pid, *witness(gate)) if injected else None
     os.write(opener, b"x")
     if injection:
         inject(injection)
@@ -36,6 +37,12 @@ def until_main(program: str, injected: bool) -> int:
     os.close(gate)
     os.close(opener)
     return arrived - began
+
+
+def witness(fd: int) -> tuple[_socket.socket, tuple[int, int]]:
+    """Return what an injection takes: a socket of ours, and a descriptor of the target's."""
+    found = os.fstat(fd)
+    return _socket.socket(_socket.AF_UNIX), (found.st_dev, found.st_ino)
 
 
 def inject(injection: Injection) -> None:
@@ -49,6 +56,7 @@ def inject(injection: Injection) -> None:
     if injection.lock(order).error:
         raise SystemExit("mlockall failed")
     injection.say(protocol.Message(protocol.GO))
+    injection.sock.close()
 
 
 if __name__ == "__main__":

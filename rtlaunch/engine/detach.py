@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
     from rtlaunch.core.plan import Action
-    from rtlaunch.engine.handshake import Conversation
     from rtlaunch.engine.inherit import Inherited
     from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.listener import Listener
@@ -222,9 +221,9 @@ class SideProcess(Supervisor):
         """Have no children."""
 
     def refuse(self, finding: Finding) -> None:
-        """End the target with 125 by its shim; one that does not listen to it by SIGKILL."""
+        """End the target with 125 by its shim; one that has none, or is deaf, by SIGKILL."""
         self.refusal = self.refusal or finding
-        speaker: Conversation | None = self.current
+        speaker = None if self.injection else self.current
         if speaker is None or not channel.tell(speaker.sock, protocol.Message(protocol.REFUSE)):
             self.kill(9)
 

@@ -40,10 +40,10 @@ CHILD_WARNINGS = 8
 
 EXEC_UNSEEN = Finding(
     "watch-degraded",
-    "an exec of the program would go unseen: perf does not watch it, and what is locked from "
-    "outside holds no socket of ours that an exec would close",
+    "an exec of the program would go unseen: perf does not watch it, and it has no free "
+    "descriptor for a socket of ours that an exec would close",
     why="what it exec()ed would run unlocked, and lock.ok would still be true",
-    values={"why": "no perf, via ptrace"},
+    values={"why": "no perf, no free descriptor"},
 )
 
 

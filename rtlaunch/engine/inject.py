@@ -9,7 +9,8 @@ For programs that no loader runs for, or that drop what a loader is told. The st
 
 What is changed of it, registers and signal mask, is put back before it goes; if we die, the kernel
 kills it (PTRACE_O_EXITKILL). Signals that arrive meanwhile wait in the kernel, their siginfo whole.
-It leaves nothing in the target and decides nothing: who is injected into is the plan's business.
+It leaves nothing in the target, but for a descriptor that an exec closes where nothing else would
+tell of one, and decides nothing: who is injected into is the plan's business.
 Why it goes about it in this way is told in docs/decisions/0041.
 """
 
@@ -28,6 +29,7 @@ from rtlaunch.linux import proc, ptrace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from typing import NoReturn
 
     from rtlaunch.core.tracee import Registers
@@ -41,6 +43,7 @@ MCL_ALL, MCL_ONFAULT = 7, 4
 MADV_POPULATE_WRITE = 23  # Linux 5.14
 CLOCK_MONOTONIC = 1
 PR_SET_PDEATHSIG = 1
+F_SETFD, FD_CLOEXEC = 2, 1
 
 
 class NoCall(OSError):
@@ -57,12 +60,15 @@ class Injection:
 
     is_target = True
     kept = False
-    can_keep = False  # no socket of ours is left in it
     stack_at_exec: int | None = None  # --thread-stack is the shim's alone
     stack_restored = 0
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, sock: _socket.socket, witness: tuple[int, int]) -> None:
+        """Trace ``pid``; ``sock`` is our end of what tells of its exec, ``witness`` names its."""
         self.pid = pid
+        self.sock = sock
+        self._witness = witness
+        self._descriptor = -1
         self.state = SEIZED
         self.entered_ns = 0
         self.deathsig: int | None = None
@@ -77,6 +83,11 @@ class Injection:
     def is_over(self) -> bool:
         """Whether the target runs on untraced."""
         return self.state == GONE
+
+    @property
+    def can_keep(self) -> bool:
+        """Whether it has a descriptor that an exec of its would close."""
+        return self._descriptor >= 0
 
     # ---- seized
 
@@ -138,6 +149,7 @@ class Injection:
         if at < 0:
             raise NoCall(0, "its vdso has no instruction that enters the kernel")
         self._entry = start + at
+        self._descriptor = proc.descriptor_of(self.pid, self._witness)
 
     def _prefault(self, order: Message) -> tuple[int, int]:
         """Touch the main stack below its pointer as far as told; return the lowest page and bytes.
@@ -205,6 +217,10 @@ class Injection:
             return
         if self.deathsig is not None:
             self._call("prctl", PR_SET_PDEATHSIG, self.deathsig)
+        if verdict.flags & protocol.KEEP:
+            self._call("fcntl", self._descriptor, F_SETFD, FD_CLOEXEC)
+        elif self._descriptor >= 0:
+            self._call("close", self._descriptor)
         self.let_go()
 
     def let_go(self) -> None:

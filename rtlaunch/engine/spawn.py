@@ -16,7 +16,6 @@ from rtlaunch.core.protocol import (
     CHANNEL_VARIABLE,
     EXIT_REFUSED,
     FAILED,
-    MESSAGE_BYTES,
     SKIP,
     Message,
     channel_variable,
@@ -103,10 +102,13 @@ class Child:
 
     def await_tracer(self) -> None:
         """Wait until the launcher traces us, or says that it cannot and we may run unlocked."""
-        answer = self.channel.recv(MESSAGE_BYTES)
+        answer, witness = channel.take(self.channel)
         if not answer:  # it is dead
             os._exit(EXIT_REFUSED)
         self.preloads = unpack(answer).kind != SKIP
+        if witness >= 0:
+            channel.move_high(witness, self.nofile)
+            os.close(witness)
 
     def bind_to_launcher(self) -> None:
         """Die with the launcher, and at once if it is dead already."""

@@ -70,8 +70,8 @@ class Supervisor:
         self.failure: tuple[int, int] | None = None
         self.own_pid = os.getpid()
         self.leads_session = os.getsid(0) == self.own_pid
-        self.conversations: dict[int, Conversation] = {}
-        self.current: Conversation | None = None  # of the target's last image
+        self.conversations: dict[int, Conversation | Injection] = {}
+        self.current: Conversation | Injection | None = None  # of the target's last image
         self.handlers: dict[int, Callable[[], None]] = {}
         self.poll = select.poll()
         self.listen(ours.fileno(), self.on_channel)
@@ -164,18 +164,20 @@ class Supervisor:
         """Trace the child, which waits for it; what the kernel has against that is a refusal."""
         from rtlaunch.engine import untraced
 
-        word = protocol.GO
+        ours, theirs = channel.open_witness()
+        identity = os.fstat(theirs.fileno())
         try:
-            self.injection = untraced.begin(self.pid)
-        except ProcessLookupError:
+            self.injection = untraced.begin(self.pid, ours, (identity.st_dev, identity.st_ino))
+            channel.hand_over(self.channel, protocol.Message(protocol.GO), theirs.fileno())
+        except (ProcessLookupError, ConnectionError):
             return  # SIGCHLD tells of it
         except OSError as error:
             finding = untraced.explain(self.pid, error)
             self.why_unlocked, self.shim_path = finding.what, ""
-            if not self.weigh_or_refuse(finding):
-                return
-            word = protocol.SKIP
-        channel.tell(self.channel, protocol.Message(word))
+            if self.weigh_or_refuse(finding):
+                channel.tell(self.channel, protocol.Message(protocol.SKIP))
+        finally:
+            theirs.close()
 
     def weigh_or_refuse(self, finding: Finding) -> bool:
         """Tell whether the target may run unlocked, as ``finding`` says; refuse it if not."""
@@ -195,10 +197,20 @@ class Supervisor:
             record = injection.lock(self.handshake.order(injection))
             self.sentry.prepare()
             self.conclude(injection, record)
+            self.keep(injection)
         except ProcessLookupError:
             return  # SIGCHLD tells of it
         except OSError as error:
             self.not_injected(injection, error)
+
+    def keep(self, injection: Injection) -> None:
+        """Listen for the exec of an image that kept its end, or give up ours."""
+        fd = injection.sock.fileno()
+        if not injection.kept:
+            injection.sock.close()
+            return
+        self.current = self.conversations[fd] = injection
+        self.listen(fd, lambda: self.on_conversation(fd))
 
     def not_injected(self, injection: Injection, error: OSError) -> None:
         """Refuse a target that could not be locked, or let it run as it was at its exec."""
@@ -207,6 +219,7 @@ class Supervisor:
         finding = untraced.failed(self.outcome.target.argv[0], self.pid, error)
         if self.weigh_or_refuse(finding):
             injection.let_go()
+            injection.sock.close()
             self.handshake.went_unlocked(self.pid, finding.what)
             self.settle_in()
 

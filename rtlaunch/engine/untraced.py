@@ -15,20 +15,23 @@ from rtlaunch.linux import libc, proc, ptrace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+
     from rtlaunch.core.findings import Finding
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
 
-def begin(pid: int) -> Injection:
-    """Trace the child ``pid``; OSError as ptrace(2) has it, EPERM where a filter would kill us.
+def begin(pid: int, sock: _socket.socket, witness: tuple[int, int]) -> Injection:
+    """Trace the child ``pid``; the parameters are Injection's.
 
+    OSError as ptrace(2) has it, EPERM also where a seccomp filter would kill us for it.
     ProcessLookupError where it has ended: of a zombie the kernel says EPERM.
     """
     if libc.has_seccomp_filter() and not _survives():
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     try:
-        return Injection(pid)
+        return Injection(pid, sock, witness)
     except PermissionError:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             raise ProcessLookupError from None

@@ -96,6 +96,18 @@ def read_stat(pid: int) -> str:
         os.close(fd)
 
 
+def descriptor_of(pid: int, identity: tuple[int, int]) -> int:
+    """Return by which number ``pid`` has the file with this st_dev and st_ino; -1 if it has not."""
+    for number in sorted(map(int, os.listdir(f"/proc/{pid}/fd")), reverse=True):
+        try:
+            found = os.stat(f"/proc/{pid}/fd/{number}")
+        except FileNotFoundError:
+            continue  # a file that is gone, of a file system that forgets
+        if (found.st_dev, found.st_ino) == identity:
+            return number
+    return -1
+
+
 def thread_ids(pid: int) -> tuple[int, ...]:
     """List the threads of ``pid``; FileNotFoundError if it is gone."""
     return tuple(int(name) for name in os.listdir(f"/proc/{pid}/task"))

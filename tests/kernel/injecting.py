@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 # The requests of one injection, in order: the first is PTRACE_SEIZE, the last PTRACE_DETACH.
-REQUESTS = 24
+REQUESTS = 28
 SEIZE, DETACH = 1, REQUESTS
 
 DELAY_US = 150_000

@@ -231,13 +231,28 @@ def test_what_a_static_program_execs_is_locked_if_a_preload_reaches_it(rtlaunch,
 
 
 @pytest.mark.parametrize("watch", ["proc", "none"])
-def test_without_perf_it_is_said_that_an_exec_would_go_unseen(rtlaunch, room, watch):
-    """There is no socket in it that an exec would close; with perf nothing need be said."""
-    command = ["--watch", watch, "--", build("static", "waiter", room)]
-    with standing(rtlaunch, *command) as held:
-        (finding,) = held.end().report["findings"]
-    assert (finding["code"], finding["severity"]) == ("watch-degraded", "info")
-    assert "an exec of the program would go unseen" in finding["what"]
+def test_without_perf_what_it_execs_is_noticed_too(rtlaunch, room, watch):
+    """An exec closes a socket that it was given, and so tells of itself (decision 12)."""
+    source = '#include <unistd.h>\nint main(int n, char **v) { return execv(v[1], v + 1); }'
+    program = compile_source("cc", "-static", source, room / "exec")
+    words = ("--watch", watch, "--", program, build("static", "waiter", room))
+    with standing(rtlaunch, *words) as held:
+        report = held.end().report
+    assert [image["locked"] for image in report["target"]["images"]] == [True, False]
+    assert [finding["code"] for finding in report["findings"]] == ["exec-unannounced"]
+
+
+@pytest.mark.parametrize(("watch", "more"), [("perf", 0), ("proc", 1)])
+def test_the_descriptor_is_there_only_where_it_is_needed(rtlaunch, room, watch, more):
+    """Closed again where perf tells of an exec; else high, and close-on-exec."""
+    words = ("--via", "ptrace", "--watch", watch, "--", build("static", "waiter", room))
+    with standing(rtlaunch, *words) as held:
+        high = [fd for fd in map(int, os.listdir(f"/proc/{held.pid}/fd")) if fd > 2]
+        assert len(high) == more
+        for fd in high:
+            flags = Path(f"/proc/{held.pid}/fdinfo/{fd}").read_text().split()[3]
+            assert fd > 512
+            assert int(flags, 8) & os.O_CLOEXEC
 
 
 def test_with_ptrace_alone_what_it_execs_is_noticed(rtlaunch):

@@ -18,6 +18,7 @@ import pytest
 
 from rtlaunch.core import protocol
 from rtlaunch.core.protocol import Message
+from rtlaunch.engine import channel
 from rtlaunch.engine.inject import Injection
 from rtlaunch.linux import ptrace
 from tests import books
@@ -69,7 +70,9 @@ def start(program: Path, teller: int) -> tuple[int, Injection]:
         os.read(reader, 1)
         os.execv(program, [str(program)])
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    injection = Injection(pid)
+    ours, theirs = channel.open_witness()
+    theirs.close()
+    injection = Injection(pid, ours, (0, 0))
     os.write(writer, b"x")
     os.close(reader)
     os.close(writer)
@@ -104,6 +107,7 @@ def one(program: Path, chance: random.Random) -> tuple[str, int, int]:
     injection.say(Message(protocol.GO))
     with os.fdopen(told) as out:
         said = out.read()
+    injection.sock.close()
     _, status = os.waitpid(pid, 0)
     return said, bits(sent), os.waitstatus_to_exitcode(status)
 

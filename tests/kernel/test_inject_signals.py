@@ -19,8 +19,8 @@ from tests.kernel.processes import is_alive, sigqueue, state
 
 RT = signal.SIGRTMIN  # the C library's: 34
 # Not in its program yet; at the exec, before and after its mask is set; entering and leaving calls
-# that touch the stack, lock, and set the death signal; about to go. EVERY_CALL=1 takes them all.
-STATES = (SEIZE, 2, 4, 5, 8, 12, 15, 16, 18, 22, 23, DETACH)
+# that touch the stack, lock, set the death signal, close; about to go. EVERY_CALL=1: all of them.
+STATES = (SEIZE, 2, 4, 5, 8, 12, 15, 16, 18, 22, 26, 27, DETACH)
 EVERY = range(SEIZE, REQUESTS + 1) if os.environ.get("EVERY_CALL") else STATES
 IN_THE_PROGRAM = [request for request in EVERY if request != SEIZE]
 BLOCKED = "USR1,USR2,CONT,TERM,RTMIN,RTMAX"
