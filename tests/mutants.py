@@ -28,6 +28,7 @@ FAILED = 1  # pytest's exit status when tests failed; any other is no verdict
 
 LOCK, LIMITS = "tests/kernel/test_lock.py", "tests/kernel/test_limits.py"
 BUDGET = "tests/kernel/test_budget.py"
+FIT = "tests/kernel/test_fit.py"
 THREAD_STACK = "tests/kernel/test_thread_stack.py"
 WATCHING = "tests/kernel/test_watching.py::test_with_proc_faults_are_counted_not_placed"
 SHIM = "rtlaunch/native/shim.c"
@@ -93,7 +94,7 @@ MUTANTS = (
     Mutant(
         "large blocks are mapped beside the heap",
         "rtlaunch/core/heap.py",
-        (("        MMAP_MAX: \"0\",\n", "        MMAP_MAX: \"65536\",\n"),),
+        (('        MMAP_MAX: "0",\n', '        MMAP_MAX: "65536",\n'),),
         (HEAP,),
     ),
     Mutant(
@@ -153,6 +154,43 @@ MUTANTS = (
         "rtlaunch/core/budget.py",
         (("    if fitted is None:\n", "    if True:\n"),),
         (BUDGET,),
+    ),
+    Mutant(
+        "fit does not look at the end",
+        "rtlaunch/engine/gauge.py",
+        (
+            (
+                "ptrace.EVENT_EXIT:\n                self.measure(full=True)",
+                "ptrace.EVENT_EXIT:\n                pass",
+            ),
+        ),
+        (FIT,),
+    ),
+    Mutant(
+        "fit measures with the stacks that it does not recommend",
+        "rtlaunch/cli/fit.py",
+        (("choice.thread_stack or options.thread_stack", "options.thread_stack"),),
+        (FIT,),
+    ),
+    Mutant(
+        "fit forgets what no access is allowed to",
+        "rtlaunch/core/fit.py",
+        (
+            (
+                "for mapping in mappings if proc.lockable(mapping)]",
+                "for mapping in mappings if proc.lockable(mapping) and mapping.accessible]",
+            ),
+        ),
+        ("tests/unit/test_fit.py",),
+    ),
+    Mutant(
+        "fit recommends a limit that leaves a half",
+        "rtlaunch/core/fitting.py",
+        (
+            ("MARGIN_SHARE = 8 ", "MARGIN_SHARE = 2 "),
+            ("MARGIN_MOST_SHARE = 4 ", "MARGIN_MOST_SHARE = 2 "),
+        ),
+        ("tests/unit/test_fit.py",),
     ),
 )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ARENA_BYTES = 64 << 20  # HEAP_MAX_SIZE on 64 bits: an arena's heap begins at a multiple of it
 HUGE_BYTES = 2 << 20
+JOINED_MOST = 64 << 10  # thread-local storage and the like of the main thread
 GUARD_MOST = 64 << 10  # below a thread's stack; glibc has one page of it, musl two
 
 GLIBC, MUSL, UNKNOWN = "glibc", "musl", "unknown"
@@ -165,21 +166,37 @@ def thread_stacks(mappings: Sequence[proc.Mapping], place: Place) -> Iterable[St
     """Yield the stacks: what a stack pointer points into, and what has a small guard below.
 
     glibc keeps some of ended threads, and the pointer of a running thread is not to be had. A
-    default stack is known by its size, before glibc 2.27 a page less; since 2.42 the guard is
-    inside of the mapping.
+    default stack is known by its size. That is a page less before glibc 2.27, and some more where
+    the kernel joins the first one with the loader's memory above it; since 2.42 the guard is inside
+    of the mapping.
     """
     before: proc.Mapping | None = None
     for mapping in mappings:
         below, before = before, mapping
         if not is_anonymous(mapping):
+            yield from unborn_stacks(mapping, place)
             continue
         guarded = bool(below and below.end == mapping.start and not below.accessible)
         guard = below.size if below and guarded else 0
         inside = "gu" in mapping.flags and mapping.size == place.thread_stack
-        usual = inside or (guarded and place.thread_stack - mapping.size in (0, place.page))
+        more = mapping.size - place.thread_stack
+        usual = inside or (guarded and -place.page <= more <= JOINED_MOST)
         pointed = any(mapping.start <= pointer < mapping.end for pointer in place.pointers)
         if usual or pointed or 0 < guard <= GUARD_MOST:
             yield Stack(mapping.start, mapping.size + guard, depth(mapping, place), usual)
+
+
+def unborn_stacks(mapping: proc.Mapping, place: Place) -> Iterable[Stack]:
+    """Yield stacks that glibc has mapped this moment, without access yet: whole ones with guards.
+
+    The kernel joins them with the guard of the stack above.
+    """
+    size = place.thread_stack + place.page
+    if mapping.accessible or mapping.path or mapping.size < size:
+        return
+    if mapping.size % size in (0, place.page):
+        for count in range(mapping.size // size):
+            yield Stack(mapping.start + count * size, size, 0, True)
 
 
 def candidates(mappings: Iterable[proc.Mapping]) -> Iterable[Candidate]:
@@ -351,7 +368,7 @@ def whole(course: Course, entry: Sample, shape: Shape) -> Need:
         growth = stack_growth(entry, peak.main_stack, shape)
         locked = max(locked, peak.locked + growth - stacks * saved)
         populated = max(populated, peak.populated + growth - stacks * saved)
-    return Need(locked + course.unseen, populated)
+    return Need(locked + course.unseen, populated + course.unseen)
 
 
 def stack_growth(entry: Sample, size: int, shape: Shape) -> int:

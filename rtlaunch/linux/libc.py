@@ -19,7 +19,6 @@ from rtlaunch.core.elf import host_machine
 
 # System call numbers: asm/unistd_64.h (x86_64), asm-generic/unistd.h (the others).
 _GENERIC = {
-    "ptrace": 117,
     "rt_sigqueueinfo": 138,
     "prctl": 167,
     "ptrace": 117,
@@ -31,7 +30,6 @@ _GENERIC = {
 }
 NUMBERS = {
     "x86_64": {
-        "ptrace": 101,
         "rt_sigqueueinfo": 129,
         "prctl": 157,
         "ptrace": 101,
@@ -55,10 +53,6 @@ PR_GET_SECCOMP, SECCOMP_MODE_FILTER = 21, 2
 PR_SET_THP_DISABLE, PR_GET_THP_DISABLE = 41, 42
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
-
-PTRACE_CONT, PTRACE_SEIZE, PTRACE_LISTEN = 7, 0x4206, 0x4208  # ptrace(2)
-PTRACE_O_TRACEEXIT = 0x40
-PTRACE_EVENT_EXIT, PTRACE_EVENT_STOP = 6, 128
 
 PERF_FLAG_FD_CLOEXEC = 8  # perf_event_open(2)
 
@@ -181,24 +175,6 @@ def sched_setattr(attr: bytes) -> None:
 def signalfd4(fd: int, mask: int, flags: int = SFD_CLOEXEC | SFD_NONBLOCK) -> int:
     """Make (``fd`` -1) or change a signalfd; bit N-1 of ``mask`` is signal N."""
     return syscall("signalfd4", fd, mask.to_bytes(8, sys.byteorder), 8, flags)
-
-
-def ptrace_seize(pid: int, options: int) -> None:
-    """Trace ``pid`` from now on without stopping it; EPERM, ESRCH.
-
-    What stops it is heard of by SIGCHLD, and it stands until ptrace_cont().
-    """
-    syscall("ptrace", PTRACE_SEIZE, pid, 0, options)
-
-
-def ptrace_cont(pid: int, signal: int) -> None:
-    """Let a stopped tracee go on with a signal, 0 for none; ESRCH if it stands no more."""
-    syscall("ptrace", PTRACE_CONT, pid, 0, signal)
-
-
-def ptrace_listen(pid: int) -> None:
-    """Leave a tracee in its group-stop, to hear when it is continued; ESRCH."""
-    syscall("ptrace", PTRACE_LISTEN, pid, 0, 0)
 
 
 def queued_siginfo(signal: int, value: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rtlaunch.core import fitting
 from rtlaunch.core.argv import quoted
 from rtlaunch.core.printable import one_line
-from rtlaunch.core.units import format_size, format_time
+from rtlaunch.core.units import format_size, format_time, spell_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ SCHEMA = "rtlaunch.fit/1"
 COLUMN = 16
 NUMBERS = "  {:<26}{:>12}{:>14}"
 MOST_CANDIDATES = 8
+STACK_OVERFLOW = 128 + 11  # SIGSEGV
 
 
 def lines(found: Found) -> list[str]:
@@ -56,7 +57,7 @@ def _measured(found: Found) -> Iterator[str]:
         yield _row("children", f"{format_size(course.others)} of their own")
     if course.unseen:
         yield _row("between looks", f"{format_size(course.unseen)} more were mapped for a moment "
-                   "(VmPeak); counted as locked")  # fmt: skip
+                   "(VmPeak); counted as locked and filled")  # fmt: skip
     if not found.traced:
         yield _row("its end", "could not be looked at (ptrace is denied)")
 
@@ -70,7 +71,11 @@ def _tenths(found: Found) -> int:
 def _end(found: Found) -> str:
     if found.stopped:
         return f"ended by SIGTERM after that, exit code {found.ended}"
-    bad = " (a run that failed may need less than one that does not)" if found.ended else ""
+    if found.ended == STACK_OVERFLOW and found.default_stack == fitting.MEASURED_STACK:
+        again = "rtlaunch fit --thread-stack inherit"
+        bad = f"; stacks of threads were {format_size(found.default_stack)}: {again} leaves them"
+    else:
+        bad = " (a run that failed may need less than one that does not)" if found.ended else ""
     return f"exit code {found.ended}{bad}"
 
 
@@ -102,6 +107,10 @@ def _recommended(found: Found) -> Iterator[str]:
     own, ours = format_size(advice.need.resident), format_size(fitting.LAUNCHER_BYTES)
     share = f"{own} the program, {ours} rtlaunch, the rest the kernel's"
     yield _row("container", f"{_limit(advice.container, advice.container_need)}: {share}")
+    if advice.thread_stack not in (None, found.default_stack):
+        size = spell_size(advice.thread_stack or 0)
+        again = f"rtlaunch fit --thread-stack {size}"
+        yield _row("not tried", f"stacks of that size; {again} measures with them")
     if found.path:
         yield _row("profile", f"written to {found.path}")
 

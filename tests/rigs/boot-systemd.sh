@@ -59,7 +59,7 @@ mount -t cgroup2 cgroup2 sys/fs/cgroup/unified
 rm -rf etc/systemd/system/*.wants # only what a test starts
 : >etc/machine-id
 : >etc/fstab
-ln -sf /dev/null etc/systemd/system/systemd-sysctl.service
+printf "[Service]\nExecStart=/bin/true\n" >etc/systemd/system/systemd-sysctl.service
 mkdir .old
 pivot_root . .old
 umount -l .old
