@@ -102,6 +102,10 @@ class Gauge(Sentry):
             self.finished = True
             self.send(SIGTERM)
 
+    def state(self) -> str:
+        """Return the state letter as if nobody traced it: stopped is stopped."""
+        return super().state().upper()
+
     def trapped(self, status: int) -> int:
         """Let the tracee go on from a stop; return the signal that it stopped by, for its job."""
         signal, event = status & 0x7F, status >> EVENT_SHIFT
@@ -160,7 +164,7 @@ class Gauge(Sentry):
         place = fit.Place(
             page,
             self.default_stack,
-            proc.stack_pointers(self.pid),
+            () if self.is_go else proc.stack_pointers(self.pid),  # goroutines' are in its heap
             lambda start, end: proc.lowest_touched(self.pid, start, end, page),
             self.file_bytes,
             sum(map(proc.private_bytes, proc.descendants(self.pid))),

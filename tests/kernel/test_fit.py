@@ -13,10 +13,12 @@ import sys
 
 import pytest
 
-from tests import books
+from tests import books, launching
 from tests.host import wait_until
 from tests.kernel import fitting
 from tests.kernel.fitting import MIB, PYTHON, STANDING_PYTHON, fit, measuring, recommended
+from tests.kernel.processes import adopting
+from tests.kernel.terminal import LAST, SHELLS, STOP, Job, terminal
 from tests.launching import EIGHT_MIB
 from tests.skips import skip
 from tests.standing import standing
@@ -91,6 +93,21 @@ def test_it_can_be_stopped_and_continued(rtlaunch, targets):
         wait_until(lambda: books.status(held.pid)["State"][0] == "S", "it does not go on")
         held.process.stdin.close()
         assert held.process.wait(10) == 0
+
+
+def test_as_a_job_it_stops_and_goes_on(targets, tmp_path):
+    """Ctrl-Z stops both, and SIGCONT for rtlaunch alone lets the program go on, traced or not."""
+    path = ":".join(map(str, [launching.stub().parent, targets, os.environ["PATH"]]))
+    environ = {**os.environ, "PATH": path, "PS1": "$ ", "TERM": "dumb", "ENV": ""}
+    with adopting(), terminal(SHELLS["bash"], env=environ, cwd=tmp_path) as shell:
+        shell.lines.upto("$ ")
+        shell.type(f"rtlaunch fit -- signals {LAST}\n")
+        job = Job(shell)
+        shell.type(STOP)
+        shell.lines.upto("Stopped")
+        assert job.states() in (("T", "t"), ("T", "T"))
+        os.kill(job.rtlaunch, signal.SIGCONT)
+        job.wait_for("S", "S")
 
 
 def test_killed_it_ends(rtlaunch, targets):

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -239,8 +238,6 @@ def holds(launcher, program: Loop, group: Group, found, become: list[str]) -> No
     assert {each.taken for each in rounds} == {0}
     assert locked <= said["memlock_bytes"] <= 1.5 * locked
     assert inside < said["container_bytes"] <= 1.5 * (inside + beside)
-    print(json.dumps({"said": said, "locked": locked, "inside": inside, "beside": beside,
-                      "minor": told["watch"]["after_arm"]["minor"]}), file=sys.stderr)  # fmt: skip
 
 
 def may_have(memlock_bytes: int) -> None:
