@@ -82,6 +82,7 @@ PACKED = {
         "rtlaunch.engine.supervise",
         "rtlaunch.engine.watch",
     ],
+    "locked from outside": ["rtlaunch.engine.untraced"],
     "values that somebody gave": ["rtlaunch.core.kinds", "rtlaunch.linux.profiles"],
 }
 # What pip and its like turn into the interpreter's own path (binary distribution format).

@@ -15,7 +15,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench import children, faults, launch, leases, locked, memory, overhead, rest
+from bench import (
+    children,
+    faults,
+    inject,
+    launch,
+    leases,
+    locked,
+    lockpid,
+    memory,
+    overhead,
+    rest,
+)
 from bench.stage import Stage, compile_programs
 from bench.talk import interpreter_of
 from bench.verdict import BenchError, Row, table
@@ -28,10 +39,12 @@ MEASUREMENTS: dict[str, Callable[[Stage], list[Row]]] = {
     "overhead": overhead.measure,
     "children": children.measure,
     "locked": locked.measure,
+    "lockpid": lockpid.measure,
     "leases": leases.measure,
     "threads": memory.measure_threads,
     "malloc": memory.measure_malloc,
     "reserve": memory.measure_reserve,
+    "inject": inject.measure,
 }
 CHECKOUT_RTLAUNCH = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "rtlaunch"
 

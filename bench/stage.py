@@ -18,7 +18,7 @@ from typing import Any
 from bench.verdict import BenchError
 
 HERE = Path(__file__).resolve().parent
-PROGRAMS = ("start", "batch", "faults", "events", "mixing", "idle", "reserve")
+PROGRAMS = ("start", "batch", "faults", "events", "mixing", "idle", "reserve", "crowd")
 DEADLINE_SECONDS = 120
 
 

@@ -160,8 +160,8 @@ MUTANTS = (
         "rtlaunch/engine/gauge.py",
         (
             (
-                "libc.PTRACE_EVENT_EXIT:\n                self.measure(full=True)",
-                "libc.PTRACE_EVENT_EXIT:\n                pass",
+                "ptrace.EVENT_EXIT:\n                self.measure(full=True)",
+                "ptrace.EVENT_EXIT:\n                pass",
             ),
         ),
         (FIT,),

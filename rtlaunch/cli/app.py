@@ -121,8 +121,8 @@ def _command() -> Any:
         own = argv.OWN_OPTIONS.get(verb, (argv.JSON,))
         with_run_options = _taking(function, (*SETTINGS, *own), _target())
         app.command(verb, context_settings=OPTIONS_FIRST)(with_run_options)
-    app.command("explain", context_settings=SETTINGS_HELP)(_explain)
-    app.command("hugepages", context_settings=SETTINGS_HELP)(_hugepages)
+    for ordinary in (_explain, _hugepages, _status, _lock, _unlock):
+        app.command(ordinary.__name__[1:], context_settings=SETTINGS_HELP)(ordinary)
     return typer.main.get_command(app)
 
 
@@ -267,6 +267,39 @@ def _explain(
     from rtlaunch.cli import explain
 
     return explain.run(code)
+
+
+PID = typer.Argument(metavar="PID", help="a process that runs", show_default=False)
+AS_JSON = typer.Option(False, "--json", help="as JSON, in the report's schema")
+LOCK, STACK = BY_NAME["lock"], BY_NAME["prefault-stack"]
+
+
+def _status(pid: str = PID, json: bool = AS_JSON) -> int:
+    """Say what is locked of a running process, what is not and why: 0 locked, 1 not."""
+    from rtlaunch.cli import running
+
+    return running.status(pid, json)
+
+
+def _lock(
+    pid: str = PID,
+    lock: str = typer.Option(LOCK.default, LOCK.long, metavar=LOCK.metavar, help=LOCK.help),
+    prefault_stack: str = typer.Option(
+        STACK.default, STACK.long, metavar=STACK.metavar, help="main stack touched"
+    ),
+    json: bool = AS_JSON,
+) -> int:
+    """Lock a running process, by stopping one of its threads for a moment, and prove it."""
+    from rtlaunch.cli import running
+
+    return running.lock(pid, lock, prefault_stack, json)
+
+
+def _unlock(pid: str = PID, json: bool = AS_JSON) -> int:
+    """Unlock a running process, by the same means."""
+    from rtlaunch.cli import running
+
+    return running.unlock(pid, json)
 
 
 def _hugepages(

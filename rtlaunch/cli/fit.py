@@ -18,7 +18,7 @@ from rtlaunch.cli.report_file import ReportFile
 from rtlaunch.core import argv, fit, fitting, limits, preflight
 from rtlaunch.core.findings import EXIT_REFUSED, Finding, Refusal
 from rtlaunch.core.options import DEFAULT, Arm, Options, ReportTo
-from rtlaunch.core.plan import may_raise_hard
+from rtlaunch.core.plan import BY_PTRACE, may_raise_hard
 from rtlaunch.core.record import Record, replace
 from rtlaunch.core.settings import read_environment
 from rtlaunch.core.threadstack import WRAPPERS
@@ -135,10 +135,13 @@ def as_measured(options: Options, choice: fitting.Choice) -> Options:
     """Return the options of the measuring run: nothing locked, touched or watched.
 
     It has one arena where that will be recommended, and smaller stacks where these will be, so that
-    what is measured is what will be.
+    what is measured is what will be. What a lock would go in by is left alone: who measures traces
+    the program, and a process has one tracer.
     """
+    unreached = tuple(sorted(BY_PTRACE - set(options.allow)))
     return replace(
-        options, lock=(), prefault_stack=0, children="none", watch="none", arm=Arm("locked"),
+        options, via="preload", allow=(*options.allow, *unreached),
+        lock=(), prefault_stack=0, children="none", watch="none", arm=Arm("locked"),
         max_major=None, max_minor=None, fitted=None, arenas=choice.arenas or options.arenas,
         thread_stack=choice.thread_stack or options.thread_stack,
     )  # fmt: skip

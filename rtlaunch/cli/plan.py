@@ -10,6 +10,7 @@ from rtlaunch.cli.launch import order
 from rtlaunch.core import kinds, preflight, settings
 from rtlaunch.core.argv import quoted
 from rtlaunch.core.findings import EXIT_REFUSED, first_refusal
+from rtlaunch.core.mode import Choice, choose
 from rtlaunch.core.options import BY_NAME, SETTINGS
 from rtlaunch.core.plan import Lock, make_plan
 from rtlaunch.engine.survey import judge, survey
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from rtlaunch.core.options import Options
 
 SCHEMA = "rtlaunch.plan/1"
-MODE = "supervise (the only mode so far)"
 
 
 def run(
@@ -36,19 +36,21 @@ def run(
     """
     options, command, warnings = order(raw, typed, environ)
     facts, found = judge(options, survey(options, command, environ))
-    actions = make_plan(options, facts, found)
+    way, _ = preflight.way_in(options, facts)
+    actions = make_plan(options, facts, found, way)
     steps = [action.describe() for action in actions]
     stack = preflight.thread_stack(options, facts)
     costs = [line for action in actions if isinstance(action, Lock) for line in action.costs(stack)]
     words = [*as_typed(raw), "--", *command]
     findings = [surroundings.with_remedy(finding, words) for finding in (*warnings, *found)]
     whole = preflight.budgeted(options, facts)
+    chosen = choose(options, facts)
     if as_json:
-        document = as_document(options, command, steps, costs, whole, findings)
+        document = as_document(options, command, chosen, steps, costs, whole, findings)
         print(json.dumps(document, indent=2, default=str))
     else:
-        told = budget.lines(whole, options.fitted)
-        print(text.plan(quoted(command), MODE, options, steps, findings, told, costs))
+        told, mode = budget.lines(whole, options.fitted), f"{chosen.mode} ({chosen.why})"
+        print(text.plan(quoted(command), mode, options, steps, findings, told, costs))
     refusing = first_refusal(findings)
     sys.stdout.flush()
     return 0 if refusing is None else EXIT_REFUSED
@@ -68,6 +70,7 @@ def as_typed(raw: settings.Raw) -> list[str]:
 def as_document(
     options: Options,
     command: list[str],
+    chosen: Choice,
     steps: list[str],
     costs: list[str],
     whole: Budget,
@@ -78,7 +81,8 @@ def as_document(
     return {
         "schema": SCHEMA,
         "command": command,
-        "mode": "supervise",
+        "mode": chosen.mode,
+        "mode_why": chosen.why,
         "options": {
             row.name: {
                 "value": kinds.write(row, getattr(options, row.field)),

@@ -38,6 +38,7 @@ class Voice(Listener):
         self.words = words
         self.patience_ms = PATIENCE_MS
         self.level = "normal"
+        self.mute = False
         self.log_format = "text"
         self.report: ReportFile | None = None
         self.options: Options | None = None
@@ -83,6 +84,28 @@ class Voice(Listener):
             from rtlaunch.report.text import step
 
             self.say(step(text), {"event": "fault", "text": text})
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return the descriptor of the report, if it is open."""
+        return (self.report.fd,) if self.report is not None and self.report.fd >= 0 else ()
+
+    def draft(self, findings: tuple[Finding, ...]) -> None:
+        """Write the report as it is by now; it will be written again."""
+        outcome = self.story.outcome
+        if self.report is None or self.report.stream:
+            return
+        kept, outcome.findings = outcome.findings, (*outcome.findings, *findings)
+        self.close_report()
+        outcome.findings = kept
+        self.open_report()
+
+    def leave_report(self) -> None:
+        """Write no report: another process does."""
+        self.report = None
+
+    def leave_words(self) -> None:
+        """Say nothing any more: another process does."""
+        self.mute = True
 
     # ---- the end
 
@@ -146,6 +169,8 @@ class Voice(Listener):
 
     def say(self, text: str, event: dict[str, object]) -> None:
         """Write one message to stderr, as text or as one line of JSON."""
+        if self.mute:
+            return
         if self.log_format == "json":
             import json
 

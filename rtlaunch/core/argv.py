@@ -21,8 +21,8 @@ PROGRAM = "rtlaunch"
 RUN, HELP, VERSION, COMPLETION = "run", "help", "version", "completion"
 FIT = "fit"
 WITH_RUN_OPTIONS = ("plan", "check", FIT)  # their words are those of a run, and some of their own
-SUBCOMMANDS = (*WITH_RUN_OPTIONS, "explain", "hugepages")
-RESERVED = ("watch", "lock", "status", "verify")  # of later versions
+SUBCOMMANDS = (*WITH_RUN_OPTIONS, "explain", "hugepages", "status", "lock", "unlock")
+RESERVED = ("watch", "verify")  # of later versions
 COMPLETIONS = ("--install-completion", "--show-completion")  # typer's own
 COMPLETE_VARIABLE = "_RTLAUNCH_COMPLETE"  # set by the shell's completion script, also typer's
 

@@ -131,9 +131,14 @@ def is_reached(facts: Facts) -> bool:
     return bool(facts.shim and program and program.elf and program.elf.dynamic)
 
 
-def predict(options: Options, facts: Facts, stack_limit: int, thread_stack: int) -> Need:
-    """Return the need, of which ``stack_limit`` bounds the stack; a fitted one where it is more."""
-    reached = is_reached(facts)
+def predict(
+    options: Options, facts: Facts, stack_limit: int, thread_stack: int, injected: bool = False
+) -> Need:
+    """Return the need, of which ``stack_limit`` bounds the stack; a fitted one where it is more.
+
+    ``injected`` tells that no shim is needed.
+    """
+    reached = injected or is_reached(facts)
     stack = options.prefault_stack if reached else 0
     if stack_limit != UNLIMITED:
         stack = min(stack, stack_limit)

@@ -74,7 +74,9 @@ class Facts(Record):
 
     ``cpus`` is the affinity mask, ``possible_cpus`` the CPUs that our cpuset
     lets us ask for; ``account`` is None without ``--user``; ``shim`` is None
-    when the package holds none for this machine; ``memory`` is None where nobody asked.
+    when the package holds none for this machine; ``memory`` is None where nobody asked. The last
+    three are read only where somebody asks for exec mode, or a service manager's variables are
+    there.
     """
 
     host: Host
@@ -93,3 +95,6 @@ class Facts(Record):
     hugepages: HugeFacts | None = None
     memory: Memory | None = None
     heap: HeapFacts | None = None
+    parent_is_manager: bool = False
+    at_terminal: bool = False
+    is_subreaper: bool = False

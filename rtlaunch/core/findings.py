@@ -44,6 +44,14 @@ CODES: dict[str, tuple[str, int, bool]] = {
     "target-machine": (ERROR, EXIT_REFUSED, True),
     "shim-missing": (ERROR, EXIT_REFUSED, True),
     "shim-path": (ERROR, EXIT_REFUSED, True),
+    # what ptrace cannot reach
+    "ptrace-denied": (ERROR, EXIT_REFUSED, True),
+    "inject-failed": (ERROR, EXIT_REFUSED, True),
+    # a process that already runs
+    "process-missing": (ERROR, EXIT_REFUSED, False),
+    "process-unsuitable": (ERROR, EXIT_REFUSED, False),
+    "attach-denied": (ERROR, EXIT_REFUSED, False),
+    "attach-failed": (ERROR, EXIT_REFUSED, False),
     # limits, privileges, scheduling
     "memlock-limit": (ERROR, EXIT_REFUSED, True),
     "memlock-headroom": (WARNING, EXIT_REFUSED, True),
@@ -65,6 +73,7 @@ CODES: dict[str, tuple[str, int, bool]] = {
     "child-unlocked": (WARNING, EXIT_REFUSED, True),
     # the surroundings
     "proc-missing": (ERROR, EXIT_REFUSED, False),
+    "mode-exec": (ERROR, EXIT_REFUSED, False),
     "notify-supervise": (ERROR, EXIT_REFUSED, True),
     "launch-failed": (ERROR, EXIT_REFUSED, False),
     "report-unwritable": (ERROR, EXIT_REFUSED, True),

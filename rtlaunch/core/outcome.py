@@ -143,12 +143,28 @@ class UnlockedMapping(Record):
     why: str
 
 
+class Thread(Part):
+    """A thread of a process that was looked at while it ran; the counts are since it began."""
+
+    tid: int | None = None
+    name: str | None = None
+    state: str | None = None
+    policy: str | None = None
+    priority: int | None = None
+    nice: int | None = None
+    cpu_list: str | None = None
+    cpu: int | None = None
+    major_faults: int | None = None
+    minor_faults: int | None = None
+
+
 class Lock(Part):
     """The lock of the last image; the report's ``ok`` is the conjunction over all images.
 
     ``flags`` are mlockall's by name, empty for none; ``errno`` is the number
     that mlockall failed with; ``headroom_bytes`` is core.units.UNLIMITED where
-    no limit applies.
+    no limit applies; ``stopped_ns`` is how long one thread of a process that already ran stood
+    still for it.
     """
 
     via: str | None = None
@@ -161,6 +177,7 @@ class Lock(Part):
     stack_bytes: int | None = None
     thread_stack_bytes: int | None = None
     lock_ns: int | None = None
+    stopped_ns: int | None = None
     unlocked_mappings: Sequence[UnlockedMapping] = ()
 
 
@@ -272,6 +289,7 @@ class Outcome:
         "state",
         "target",
         "thp",
+        "threads",
         "time",
         "watch",
     )
@@ -287,6 +305,7 @@ class Outcome:
         self.limits: dict[str, Limit] = {}
         self.caps = Caps()
         self.sched = Sched()
+        self.threads: Sequence[Thread] = ()
         self.budget: Budget | None = None
         self.lock = Lock()
         self.thp = Thp()

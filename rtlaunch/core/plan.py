@@ -10,11 +10,13 @@ stands before exec, the shim and the launcher the rest.
 
 from __future__ import annotations
 
-from rtlaunch.core import caps, limits
+from rtlaunch.core import caps, limits, mode
 from rtlaunch.core.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rtlaunch.core.facts import Account, Facts
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.options import Options
@@ -223,6 +225,14 @@ class ReserveHeap(Step):
         return f"reserve {format_size(self.heap_bytes)} of heap{on}: {told}{through}"
 
 
+class Trace(Step):
+    """Let the launcher trace the child, so that it stops at its exec (ptrace(2), PTRACE_SEIZE)."""
+
+    def describe(self) -> str:
+        """Say what the tracing is for."""
+        return "stop it at its exec by ptrace, and lock it from outside"
+
+
 class Execute(Step):
     """Start the program (execve(2)), the shim first in LD_PRELOAD unless ``preload`` is empty."""
 
@@ -265,9 +275,12 @@ class WatchFaults(Step):
 
     source: str
     pdeathsig: int
+    aside: bool = False
 
     def describe(self) -> str:
-        """Say how faults are watched and what happens if rtlaunch dies."""
+        """Say how faults are watched, by whom, and what happens if rtlaunch dies."""
+        if self.aside:
+            return f"watch page faults ({self.source}) from a side process; this PID is the program"
         from rtlaunch.core.units import signal_name
 
         ends = f"send it {signal_name(self.pdeathsig)}" if self.pdeathsig else "leave it alone"
@@ -276,7 +289,7 @@ class WatchFaults(Step):
 
 Action = (
     SetLimit | SetAffinity | SetScheduler | SetNice | SetTimerSlack | BecomeUser | RaiseAmbient
-    | SetNoNewPrivs | LeaseHugePages | SetThp | SetThreadStack | ReserveHeap | Execute
+    | SetNoNewPrivs | LeaseHugePages | SetThp | SetThreadStack | ReserveHeap | Trace | Execute
     | Lock | WatchFaults
 )  # fmt: skip
 
@@ -389,8 +402,63 @@ def changes_something(action: Action, facts: Facts) -> bool:
     return not (isinstance(action, SetNoNewPrivs) and facts.who.no_new_privs)
 
 
+# Of these, what a process that is stopped at its exec can be locked in spite of. The secure ones
+# keep their privileges under a tracer that holds CAP_SYS_PTRACE (cap_bprm_creds_from_file).
+BY_PTRACE = frozenset(("target-static", "target-class", "shim-missing", "shim-path"))
+BY_PRIVILEGED_PTRACE = frozenset(("target-setuid", "target-file-caps"))
+
+# Machines whose registers are known to rtlaunch.core.tracee.
+INJECTABLE = ("x86_64", "i386", "aarch64")
+
+PRELOAD, PTRACE = "preload", "ptrace"
+WHY_PTRACE = {
+    "target-static": "the program is static: no loader runs before it",
+    "target-setuid": "the program is set-uid or set-gid: its loader drops LD_PRELOAD",
+    "target-file-caps": "the program has file capabilities: its loader drops LD_PRELOAD",
+    "target-class": "there is no shim for a program of this word size",
+    "shim-missing": "there is no shim for this machine",
+    "shim-path": "LD_PRELOAD cannot carry the shim's path",
+}
+
+
+def via(options: Options, facts: Facts, codes: Iterable[str]) -> tuple[str, str]:
+    """Return the way into the target, preload or ptrace, and the rule that chose it.
+
+    ``codes`` are those of the findings that a preload would meet.
+    """
+    if options.via != "auto":
+        return options.via, "asked for"
+    reached = reached_by(PTRACE, facts)
+    for code in codes:
+        if code in reached:
+            return PTRACE, WHY_PTRACE[code]
+    return PRELOAD, "the program is dynamic, and its loader honours LD_PRELOAD"
+
+
+def reached_by(way: str, facts: Facts) -> frozenset[str]:
+    """Return the codes of what stands against a preload and not against ``way``."""
+    if way != PTRACE or facts.target.machine not in INJECTABLE:
+        return frozenset()
+    return BY_PTRACE | (BY_PRIVILEGED_PTRACE if facts.reach.reads_any else frozenset())
+
+
+def preloaded(options: Options, facts: Facts, way: str) -> str:
+    """Return what LD_PRELOAD shall name, "" for nothing.
+
+    A static program that is locked by ptrace passes it on to what it execs; the loader of any
+    other would complain of it, or takes it away.
+    """
+    shim, program = facts.shim, facts.target.program
+    if shim is None or options.via == PTRACE:
+        return ""
+    if way != PTRACE:
+        return shim.preload
+    silent = program is not None and program.elf is not None and not program.elf.dynamic
+    return shim.preload if silent and facts.target.machine == shim.machine else ""
+
+
 def make_plan(
-    options: Options, facts: Facts, findings: tuple[Finding, ...] = ()
+    options: Options, facts: Facts, findings: tuple[Finding, ...] = (), way: str = PRELOAD
 ) -> tuple[Action, ...]:
     """Return the whole plan of a launch, but what changes nothing.
 
@@ -398,7 +466,8 @@ def make_plan(
     """
     codes = {finding.code for finding in findings}
     options = as_allowed(options, findings)
-    preload = facts.shim.preload if facts.shim and not codes & UNREACHED else ""
+    preload = "" if codes & UNREACHED else preloaded(options, facts, way)
+    aside = mode.choose(options, facts).mode == mode.EXEC
     steps = tuple(step for step in before_exec(options, facts) if changes_something(step, facts))
     if "limit-raise" in codes:
         steps = tuple(map(as_far_as_possible, steps))
@@ -409,10 +478,12 @@ def make_plan(
     leases = (
         LeaseHugePages(asked.page_bytes, asked.count, asked.node) for asked in options.hugepages
     )
+    traced = (Trace(),) if way == PTRACE else ()
     return (
         *leases,
+        *traced,
         *steps,
         Execute(facts.target.path, facts.target.argv, preload),
         Lock(options.lock, options.prefault_stack, options.children),
-        WatchFaults(options.watch, options.pdeathsig),
+        WatchFaults(options.watch, options.pdeathsig, aside),
     )

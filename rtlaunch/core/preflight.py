@@ -8,7 +8,7 @@ What puts numbers into words is imported where it is done: most launches say not
 
 from __future__ import annotations
 
-from rtlaunch.core import budget, caps, limits, plan
+from rtlaunch.core import budget, caps, limits, mode, plan
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.numbers import CAPABILITY_NUMBERS, REALTIME_POLICIES, UNLIMITED
 from rtlaunch.core.record import replace
@@ -41,9 +41,22 @@ def waive(finding: Finding, options: Options) -> Finding:
 
 
 def of_target(options: Options, facts: Facts) -> Iterable[Finding]:
-    """Find what is wrong with the command itself, or keeps a preload from reaching it."""
+    """Find what is wrong with the command itself, or keeps us from reaching it."""
+    found = against_preload(options, facts)
+    way, _ = plan.via(options, facts, (finding.code for finding in found))
+    passed = plan.reached_by(way, facts)
+    return tuple(finding for finding in found if finding.code not in passed)
+
+
+def against_preload(options: Options, facts: Facts) -> tuple[Finding, ...]:
+    """Return what is wrong with the command, or keeps a preload from its program."""
     who = plan.target_credentials(options, facts)
-    return judge(facts.target, who, facts.reach)
+    return (*judge(facts.target, who, facts.reach), *of_shim(options, facts))
+
+
+def way_in(options: Options, facts: Facts) -> tuple[str, str]:
+    """Return the way into the target, preload or ptrace, and why it is that one."""
+    return plan.via(options, facts, (finding.code for finding in against_preload(options, facts)))
 
 
 def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
@@ -73,8 +86,24 @@ def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
         )
 
 
+def of_children(options: Options, facts: Facts) -> Iterable[Finding]:
+    """Find children that are to be locked, where nothing is preloaded that could."""
+    if options.via == plan.PTRACE and options.children == "all":
+        yield Finding(
+            "child-unlocked",
+            "--via ptrace locks the program alone: no child of it will be locked",
+            why="what is locked from outside is given no LD_PRELOAD to pass on",
+            set_by="--via ptrace together with --children all",
+            try_now="--via auto, which preloads wherever the loader honours it",
+            for_good="--via auto, or --children none",
+        )
+
+
 def of_surroundings(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find protocols that are bound to our PID, which the target will not have."""
+    if mode.choose(options, facts).mode == mode.EXEC:
+        yield from mode.findings(options, facts)
+        return
     present = [name for name in PID_BOUND_VARIABLES if facts.environ.get(name)]
     if present:
         yield Finding(
@@ -161,7 +190,9 @@ def stack_room(options: Options, facts: Facts) -> int:
 
 def budgeted(options: Options, facts: Facts) -> budget.Budget:
     """Return what the program will take at least, or by its profile, and what there is for it."""
-    need = budget.predict(options, facts, stack_limit(options, facts), thread_stack(options, facts))
+    injected = way_in(options, facts)[0] == plan.PTRACE
+    stacks = stack_limit(options, facts), thread_stack(options, facts)
+    need = budget.predict(options, facts, *stacks, injected)
     capable = will_hold_ipc_lock(options, facts)
     memlock = UNLIMITED if capable else memlock_after(options, facts)
     return budget.Budget(need, budget.room_for(need, memlock, facts.memory))
@@ -231,6 +262,7 @@ def of_thread_stack(options: Options, facts: Facts) -> Iterable[Finding]:
 
     known = (*of_target(options, facts), *of_shim(options, facts))
     unreached = any(finding.code in plan.UNREACHED for finding in known)
+    unreached |= way_in(options, facts)[0] == plan.PTRACE
     return threadstack.findings(options, facts, unreached)
 
 
@@ -359,8 +391,8 @@ def of_nice(options: Options, facts: Facts) -> Iterable[Finding]:
 
 CHECKS: tuple[Callable[[Options, Facts], Iterable[Finding]], ...] = (
     of_target,
+    of_children,
     of_surroundings,
-    of_shim,
     of_user,
     of_caps,
     of_limits,

@@ -26,8 +26,9 @@ class Status(Record):
 
     ``uids`` and ``gids`` are real, effective, saved, file system. A zombie or a
     kernel thread has no memory: its sizes are 0. ``seccomp`` is 0 off,
-    1 strict, 2 filter; ``thp_enabled`` is None before Linux 5.0. ``vm_peak`` and ``vm_hwm`` are the
-    most that VmSize and VmRSS ever were since exec.
+    1 strict, 2 filter; ``tgid`` is the process of a thread, ``tracer`` who traces it, 0 nobody;
+    ``sig_pnd`` are the signals pending for the thread alone; ``thp_enabled`` is None before
+    Linux 5.0. ``vm_peak`` and ``vm_hwm`` are the most that VmSize and VmRSS ever were since exec.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Status(Record):
     vm_pin: int = 0
     vm_rss: int = 0
     vm_stk: int = 0
+    tracer: int = 0
+    sig_pnd: int = 0
     sig_blk: int = 0
     sig_ign: int = 0
     sig_cgt: int = 0
@@ -53,6 +56,8 @@ class Status(Record):
     cap_amb: int = 0
     no_new_privs: int = 0
     seccomp: int = 0
+    seccomp_filters: int = 0
+    tgid: int = 0
     cpus: str = ""
     thp_enabled: int | None = None
     vm_peak: int = 0
@@ -94,6 +99,8 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "VmRSS": ("vm_rss", _kilobytes),
     "VmPTE": ("vm_pte", _kilobytes),
     "VmStk": ("vm_stk", _kilobytes),
+    "TracerPid": ("tracer", int),
+    "SigPnd": ("sig_pnd", _hexadecimal),
     "SigBlk": ("sig_blk", _hexadecimal),
     "SigIgn": ("sig_ign", _hexadecimal),
     "SigCgt": ("sig_cgt", _hexadecimal),
@@ -105,6 +112,8 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "NoNewPrivs": ("no_new_privs", int),
     "THP_enabled": ("thp_enabled", int),
     "Seccomp": ("seccomp", int),
+    "Seccomp_filters": ("seccomp_filters", int),
+    "Tgid": ("tgid", int),
     "Cpus_allowed_list": ("cpus", str),
 }
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.protocol import Message
 
+NOT_LOCKED, NOT_RESIDENT = "not locked", "not resident"  # what a mapping lacks
+
 # mm/mmap.c: stack_guard_gap, 256 pages kept free below a stack that grows.
 STACK_GUARD_PAGES = 256
 
@@ -161,7 +163,7 @@ def unlocked_mappings(
             mapping.end,
             mapping.path or "//anon",
             mapping.rss,
-            "not resident" if "lo" in mapping.flags else "not locked",
+            NOT_RESIDENT if "lo" in mapping.flags else NOT_LOCKED,
         )
         for mapping in found
     )

@@ -263,14 +263,15 @@ PERF: Rows = {
 
 UNIT_TYPE: Rows = {
     "system-service": (
-        "Type=notify, WatchdogSec= or a socket unit of %(unit)s",
-        "env -u NOTIFY_SOCKET -u LISTEN_PID -u WATCHDOG_PID %(run)s",
-        EDIT + "Type=exec\nWatchdogSec=0\n(and no socket unit for it)",
+        "--mode supervise in %(unit)s, which has Type=notify, WatchdogSec= or a socket unit",
+        "%(mode_exec)s",
+        "no --mode in ExecStart= (auto is exec there), or --mode exec",
     ),
     "*": (
         "the service manager that started us, by NOTIFY_SOCKET, LISTEN_PID or WATCHDOG_PID",
-        "env -u NOTIFY_SOCKET -u LISTEN_PID -u WATCHDOG_PID %(run)s",
-        "a unit with Type=exec, no WatchdogSec= and no socket unit",
+        "%(mode_exec)s",
+        "--mode exec; or, for variables that were merely inherited, "
+        "env -u NOTIFY_SOCKET -u LISTEN_PID -u WATCHDOG_PID in front",
     ),
 }
 

@@ -54,6 +54,11 @@ ASKED: dict[str, Row] = {
         "%(sudo)schmod go-w %(path)s && %(sudo)schown root %(path)s",
         "keep profiles that root uses in /etc/rtlaunch/profiles/, owned by root, mode 0644",
     ),
+    "mode-exec": (
+        "--mode exec, or RTLAUNCH_MODE",
+        "%(mode_supervise)s",
+        "--mode auto, which takes exec only where it can be had",
+    ),
     "command-not-found": (
         "PATH, as execvp(3) searches it",
         "command -v %(command)s; echo $PATH",
@@ -79,9 +84,9 @@ ASKED: dict[str, Row] = {
 
 TARGETS: dict[str, Row] = {
     "target-static": (
-        "how the program is linked: without a loader nothing reads LD_PRELOAD",
-        "%(allow)s   # runs it unlocked",
-        "link it dynamically (Go: CGO_ENABLED=1), or call mlockall in the program itself",
+        "how the program is linked, without a loader that reads LD_PRELOAD; and --via preload",
+        "%(via_auto)s   # locks it by ptrace",
+        "leave out --via preload; or link it dynamically (Go: CGO_ENABLED=1)",
     ),
     "target-setuid": (
         "the set-uid or set-gid bit of %(path)s: the loader drops LD_PRELOAD",
@@ -90,13 +95,25 @@ TARGETS: dict[str, Row] = {
     ),
     "target-file-caps": (
         "the file capabilities of %(path)s (getcap): the loader drops LD_PRELOAD",
-        "%(allow)s   # runs it unlocked",
-        "setcap -r on the file, and the same capabilities by --ambient-caps instead",
+        "sudo %(run_user)s   # locks it by ptrace; it keeps its capabilities",
+        "%(sudo)ssetcap -r %(path)s; then the same by ambient capabilities: sudo %(run_ambient)s",
     ),
     "target-unreadable": (
         "the mode of %(path)s: who cannot read a program cannot see its memory either",
         "%(allow)s   # runs it without proof",
         "chmod +r on the file, or run rtlaunch as root",
+    ),
+    "ptrace-denied": (
+        "whoever may forbid ptrace: another tracer, a seccomp filter, yama, a security module",
+        "grep -s . /proc/sys/kernel/yama/ptrace_scope; grep -E 'Seccomp|TracerPid' "
+        "/proc/self/status",
+        "without the other tracer, or with ptrace allowed (--cap-add SYS_PTRACE, "
+        "SystemCallFilter=@debug); or a dynamic build, which needs none",
+    ),
+    "inject-failed": (
+        "the program's architecture, its vdso (vdso=0), or a security module",
+        "strace -e ptrace %(run)s   # shows the request that was refused",
+        "link it dynamically, so that a preload reaches it",
     ),
     "target-class": (
         "the program is of another word size than the shim",
@@ -117,6 +134,30 @@ TARGETS: dict[str, Row] = {
         "where rtlaunch is installed: %(path)s",
         "%(allow)s   # runs it unlocked",
         "install it under a path without colon, on a file system mounted without noexec",
+    ),
+}
+
+RUNNING: dict[str, Row] = {
+    "process-missing": (
+        "the end of process %(pid)s, or another pid namespace than ours",
+        "ps -e -o pid,stat,comm | less",
+        "give the pid as this pid namespace has it: systemctl show -p MainPID --value UNIT",
+    ),
+    "process-unsuitable": (
+        "what process %(pid)s is",
+        "ps -o pid,ppid,stat,comm -p %(pid)s",
+        "give the pid of an ordinary process: pidof NAME",
+    ),
+    "attach-denied": (
+        "ptrace(2)'s rules: user, capabilities, yama, one tracer only",
+        "grep TracerPid /proc/%(pid)s/status; sysctl kernel.yama.ptrace_scope; "
+        "%(sudo)srtlaunch lock %(pid)s",
+        "root, or CAP_SYS_PTRACE; or start it locked: rtlaunch -- COMMAND",
+    ),
+    "attach-failed": (
+        "the state that process %(pid)s is in",
+        "rtlaunch status %(pid)s; cat /proc/%(pid)s/stack /proc/%(pid)s/syscall",
+        "start it locked: rtlaunch -- COMMAND",
     ),
 }
 
@@ -233,5 +274,6 @@ ON_HOST: dict[str, Row] = {
 }
 
 ANYWHERE: dict[str, Row] = {
-    **ASKED, **TARGETS, **LAUNCH, **ON_HOST, **BUDGET_ANYWHERE, **SHAPE, **HEAP, **HUGEPAGES,
+    **ASKED, **TARGETS, **RUNNING, **LAUNCH, **ON_HOST, **BUDGET_ANYWHERE, **SHAPE, **HEAP,
+    **HUGEPAGES,
 }  # fmt: skip

@@ -8,7 +8,7 @@ to show. It must not decide whether a launch goes on.
 from __future__ import annotations
 
 from rtlaunch.core.argv import quoted
-from rtlaunch.core.numbers import UNLIMITED
+from rtlaunch.core.numbers import CAPABILITIES, UNLIMITED
 from rtlaunch.core.options import BY_NAME
 from rtlaunch.core.printable import one_line
 from rtlaunch.core.record import Record, replace
@@ -130,6 +130,7 @@ UNTOLD = {
     "raw_ulimit": "VALUE",
     "limits_d": "VALUE",
     "cgroup": "of this process",
+    "pid": "PID",
     "enough": "SIZE",
     "page_size": "2M",
     "pool": "N",
@@ -184,6 +185,14 @@ def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]
         "allow": run(typed, "--allow", finding.code),
         "run_user": run(cured, "--user", (where.user or str(where.uid)) if where.uid else "USER"),
         "memlock_max": run(typed, "--memlock", "max"),
+        "via_auto": run(typed, "--via", "auto"),
+        "run_ambient": run(
+            instead(typed, "--user", (where.user or str(where.uid)) if where.uid else "USER"),
+            "--ambient-caps",
+            ambient_instead(finding.values),
+        ),
+        "mode_exec": run(typed, "--mode", "exec"),
+        "mode_supervise": run(typed, "--mode", "supervise"),
         "small_stacks": run(cured, "--thread-stack", fitting_threads(finding.values)),
         "other_stacks": run(typed, "--thread-stack", USUAL_THREAD_STACK),
         "wide_stacks": run(typed, "--thread-stack", roomy_threads(finding.values)),
@@ -194,6 +203,16 @@ def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]
         "small_heap": run(typed, "--heap", str(finding.values.get("fitting_heap", "SIZE"))),
         "no_report": run(typed, "--report", "fd:2"),
     }
+
+
+def ambient_instead(values: Mapping[str, object]) -> str:
+    """Return what a file's capabilities are as --ambient-caps: they, and the one for locking."""
+    try:
+        given = int(str(values.get("permitted", "0")), 16)
+    except ValueError:
+        given = 0
+    names = [name for number, name in enumerate(CAPABILITIES) if given >> number & 1]
+    return ",".join(dict.fromkeys(("ipc_lock", *names)))
 
 
 def heap_pages(values: Mapping[str, object]) -> tuple[str, str]:

@@ -14,7 +14,6 @@ from rtlaunch.linux import libc
 
 _REALTIME = (1, 2, 6)  # SCHED_FIFO, SCHED_RR, SCHED_DEADLINE
 _RESET_ON_FORK = 0x40000000
-_SECCOMP_FILTER = 2  # prctl(PR_GET_SECCOMP)
 _SLICE_NS = 100_000  # the shortest that the kernel grants (kernel/sched/syscalls.c)
 # size, policy, flags, nice, priority, runtime, deadline, period (struct sched_attr, its first form)
 _SCHED_ATTR = Struct("=IIQiIQQQ")
@@ -44,7 +43,7 @@ def _ask_for_short_slices() -> None:
     A thread that asks for less at a time is due earlier, at no larger share
     (EEVDF). Older kernels take no notice; where it is denied, nothing changes.
     """
-    if libc.prctl(libc.PR_GET_SECCOMP) == _SECCOMP_FILTER:
+    if libc.has_seccomp_filter():
         return  # systemd's ~@resources may kill us for it
     nice = os.getpriority(os.PRIO_PROCESS, 0)  # of this thread, as Linux has it
     attr = _SCHED_ATTR.pack(

@@ -48,6 +48,15 @@ def open_channel() -> tuple[_socket.socket, _socket.socket]:
     return ours, theirs
 
 
+def open_witness() -> tuple[_socket.socket, _socket.socket]:
+    """Return both ends of what tells of an exec: its target's end is closed by it."""
+    ours, theirs = _socket.socketpair(
+        _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+    )
+    ours.setblocking(False)
+    return ours, theirs
+
+
 def move_high(fd: int, nofile_soft: int) -> int:
     """Duplicate ``fd``, without close-on-exec, to the highest free number up to 1023.
 
@@ -94,6 +103,19 @@ def receive(sock: _socket.socket) -> Arrival | None:
         if fd >= 0:
             os.close(fd)
         raise
+
+
+def hand_over(sock: _socket.socket, message: Message, fd: int) -> None:
+    """Send one message with a descriptor; OSError where nobody can take it."""
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, FD.pack(fd))
+    sock.sendmsg([pack(message)], [rights], _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
+
+
+def take(sock: _socket.socket) -> tuple[bytes, int]:
+    """Wait for a datagram, b"" at the end of file, and its descriptor: not close-on-exec, or -1."""
+    data, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, _socket.CMSG_SPACE(FD.size))
+    fds = [FD.unpack(payload)[0] for _, kind, payload in ancillary if kind == _socket.SCM_RIGHTS]
+    return data, fds[0] if fds else -1
 
 
 def tell(sock: _socket.socket, message: Message) -> bool:

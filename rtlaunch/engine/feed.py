@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rtlaunch.core.perfring import Entry
 
-SECCOMP_FILTER = 2  # prctl(PR_GET_SECCOMP)
 GONE = (errno.ESRCH, errno.ENOENT)
 _PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 # Above it, Debian and others forbid perf without CAP_PERFMON; at it, the kernel is excluded.
@@ -58,7 +57,7 @@ class Feed:
 
         PermissionError also where a seccomp filter would kill us for trying.
         """
-        filtered = libc.prctl(libc.PR_GET_SECCOMP) == SECCOMP_FILTER
+        filtered = libc.has_seccomp_filter()
         if filtered and not self._survived and not _survives_perf():
             raise PermissionError(errno.EPERM, "perf_event_open would kill us (SIGSYS)")
         self._survived = True  # tried once, by the main thread: only it may reap the trial
@@ -170,16 +169,10 @@ def _without_repeats(entries: list[Entry]) -> list[Entry]:
 
 
 def _survives_perf() -> bool:
-    """Try perf_event_open in a forked child, as a seccomp filter may answer by death."""
-    pid = os.fork()
-    if not pid:
-        try:
-            libc.prctl(libc.PR_SET_DUMPABLE, 0)  # no core file of a trial
-            libc.perf_event_open(b"", 0, -1)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return not os.WIFSIGNALED(status)
+    """Try perf_event_open where a seccomp filter may answer by death."""
+    from rtlaunch.engine import trial
+
+    return trial.survives(lambda: libc.perf_event_open(b"", 0, -1))
 
 
 def explain(error: OSError, pid: int) -> str:
@@ -192,7 +185,7 @@ def explain(error: OSError, pid: int) -> str:
         return f"{what}: over kernel.perf_event_mlock_kb and RLIMIT_MEMLOCK"
     if error.errno not in (errno.EACCES, errno.EPERM):
         return what
-    if libc.prctl(libc.PR_GET_SECCOMP) == SECCOMP_FILTER:
+    if libc.has_seccomp_filter():
         return f"{what}: a seccomp filter is in force"
     paranoid = _paranoid()
     if paranoid is not None and paranoid > _PARANOID_ALLOWS:

@@ -15,7 +15,7 @@ import time
 from rtlaunch.core import fit, proof
 from rtlaunch.core import proc as books_of
 from rtlaunch.engine.sentry import SIGTERM, Sentry
-from rtlaunch.linux import libc, proc
+from rtlaunch.linux import proc, ptrace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,12 +110,12 @@ class Gauge(Sentry):
         """Let the tracee go on from a stop; return the signal that it stopped by, for its job."""
         signal, event = status & 0x7F, status >> EVENT_SHIFT
         try:
-            if event == libc.PTRACE_EVENT_STOP and signal != SIGTRAP:
-                libc.ptrace_listen(self.pid)
+            if event == ptrace.EVENT_STOP and signal != SIGTRAP:
+                ptrace.listen(self.pid)
                 return signal
-            if event == libc.PTRACE_EVENT_EXIT:
+            if event == ptrace.EVENT_EXIT:
                 self.measure(full=True)
-            libc.ptrace_cont(self.pid, 0 if event else signal)
+            ptrace.go_on(self.pid, 0 if event else signal)
         except ProcessLookupError:
             pass  # it was killed meanwhile
         return 0
@@ -125,7 +125,7 @@ class Gauge(Sentry):
     def seize(self) -> None:
         """Trace the main thread, if we may, for its exit alone."""
         try:
-            libc.ptrace_seize(self.pid, libc.PTRACE_O_TRACEEXIT)
+            ptrace.seize(self.pid, ptrace.O_TRACEEXIT)
         except OSError:
             return
         self.traced = True

@@ -25,14 +25,26 @@ from rtlaunch.linux import proc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Union
 
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
     from rtlaunch.core.outcome import Outcome
+    from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.listener import Listener
+
+    Speaker = Union["Conversation", Injection]  # noqa: UP007  (a name in quotes takes no |)
 
 # The most that is said of helpers that could not lock; the count goes on.
 CHILD_WARNINGS = 8
+
+EXEC_UNSEEN = Finding(
+    "watch-degraded",
+    "an exec of the program would go unseen: perf does not watch it, and it has no free "
+    "descriptor for a socket of ours that an exec would close",
+    why="what it exec()ed would run unlocked, and lock.ok would still be true",
+    values={"why": "no perf, no free descriptor"},
+)
 
 
 class Refused(Exception):
@@ -53,6 +65,7 @@ class Conversation:
     __slots__ = (
         "entered_ns", "is_target", "kept", "pid", "sock", "stack_at_exec", "stack_restored",
     )  # fmt: skip
+    can_keep = True  # that socket, once it was told to go
 
     def __init__(self, sock: _socket.socket, pid: int, is_target: bool, entered_ns: int) -> None:
         self.sock = sock
@@ -62,6 +75,10 @@ class Conversation:
         self.kept = False
         self.stack_at_exec: int | None = None
         self.stack_restored = 0
+
+    def say(self, message: Message) -> None:
+        """Send it one message."""
+        channel.tell(self.sock, message)
 
 
 class Handshake:
@@ -120,7 +137,7 @@ class Handshake:
             self.outcome.time.entered_ns = self.outcome.time.entered_ns or conversation.entered_ns
         return conversation
 
-    def order(self, conversation: Conversation) -> Message:
+    def order(self, conversation: Speaker) -> Message:
         """Return the LOCK message: flags, and how far down the stack may be touched."""
         flags, signal = self.flags, 0
         if conversation.is_target:
@@ -159,14 +176,14 @@ class Handshake:
 
     # ---- record -> proof -> go
 
-    def conclude(self, conversation: Conversation, record: Message) -> None:
+    def conclude(self, conversation: Speaker, record: Message) -> None:
         """Judge a record and say go, or raise :class:`Refused` (the image still stands)."""
         if conversation.is_target:
             self.conclude_target(conversation, record)
             self.keep_promise(conversation.pid)
         else:
             self.conclude_child(conversation, record)
-        channel.tell(conversation.sock, self.word_to_go(conversation))
+        conversation.say(self.word_to_go(conversation))
         if conversation.is_target:
             self.went += 1
             self.outcome.time.go_ns = self.outcome.time.go_ns or time.monotonic_ns()
@@ -179,12 +196,15 @@ class Handshake:
         if finding:
             self.weigh((finding,))
 
-    def word_to_go(self, conversation: Conversation) -> Message:
+    def word_to_go(self, conversation: Speaker) -> Message:
         """Return GO; the target keeps the pair open where only that will tell of its next exec."""
-        conversation.kept = conversation.is_target and not self.sees_exec()
+        watched = self.sees_exec()
+        conversation.kept = conversation.is_target and conversation.can_keep and not watched
+        if not watched and not conversation.can_keep:
+            self.weigh((EXEC_UNSEEN,))
         return Message(protocol.GO, protocol.KEEP if conversation.kept else 0)
 
-    def conclude_child(self, conversation: Conversation, record: Message) -> None:
+    def conclude_child(self, conversation: Speaker, record: Message) -> None:
         """Let a child go on, locked or not; say so if not."""
         if not record.error:
             return
@@ -203,7 +223,7 @@ class Handshake:
         self.accepted.append(finding)
         self.listener.finding(finding)
 
-    def conclude_target(self, conversation: Conversation, record: Message) -> None:
+    def conclude_target(self, conversation: Speaker, record: Message) -> None:
         """Prove one image of the target, write it down, arm the watch."""
         pid = conversation.pid
         name = command_name(pid)
@@ -225,7 +245,7 @@ class Handshake:
         self.arm(pid, books)
 
     def shape_findings(
-        self, conversation: Conversation, name: str, books: proof.Books
+        self, conversation: Speaker, name: str, books: proof.Books
     ) -> tuple[Finding, ...]:
         """Find stacks of threads and huge pages that are not as asked, by the books."""
         found: list[Finding] = []
@@ -256,7 +276,7 @@ class Handshake:
         heap.resident_bytes, heap.page_bytes = seen.resident, seen.page
         return heapproof.judge(name, self.options, seen, self.facts.host.page_bytes)
 
-    def cannot_prove(self, conversation: Conversation, finding: Finding) -> None:
+    def cannot_prove(self, conversation: Speaker, finding: Finding) -> None:
         """Refuse an image whose books may not be read; where that was allowed, watch it."""
         pid = conversation.pid
         image = Image(path=executable(pid), at_ns=conversation.entered_ns, why=finding.what)
@@ -324,7 +344,7 @@ class Handshake:
 
     def write_down(
         self,
-        conversation: Conversation,
+        conversation: Speaker,
         record: Message,
         judged: proof.Judgement,
         books: proof.Books,

@@ -22,6 +22,7 @@ from rtlaunch.core.findings import (
     Refusal,
     first_refusal,
 )
+from rtlaunch.core.mode import EXEC, choose
 from rtlaunch.core.record import replace
 from rtlaunch.core.settings import without_twins
 from rtlaunch.engine import channel, inherit, spawn
@@ -49,12 +50,13 @@ class Story:
     where that is not the usual one.
     """
 
-    __slots__ = ("_outcome", "began_ns", "forked", "sentry", "started_at")
+    __slots__ = ("_outcome", "began_ns", "elsewhere", "forked", "sentry", "started_at")
 
     def __init__(self) -> None:
         self.started_at = time.time_ns()
         self.began_ns = time.monotonic_ns()
         self.forked = False
+        self.elsewhere = False  # whether another process brings it to its end
         self.sentry: Callable[[Options, Facts, Outcome, Listener], Sentry] | None = None
         self._outcome: Outcome | None = None
 
@@ -87,7 +89,8 @@ def launch(
         story.outcome.findings += tuple(other for other in found if other is not refusing)
         raise Refusal(refusing)
     options = planning.as_allowed(options, found)
-    actions = planning.make_plan(options, facts, found)
+    way, _ = preflight.way_in(options, facts)
+    actions = planning.make_plan(options, facts, found, way)
     listener.plan(actions)
     if not options.hugepages or facts.hugepages is None:
         carry_out(options, facts, found, actions, inherited, listener, story)
@@ -99,7 +102,8 @@ def launch(
         held.yield_to_keys(inherited.mask)
         carry_out(options, facts, found, actions, inherited, listener, story, held.confirm)
     finally:
-        held.give_back()
+        if not story.elsewhere:
+            held.give_back()
         story.outcome.findings += tuple(held.findings)
 
 
@@ -115,15 +119,24 @@ def carry_out(
 ) -> None:
     """Fork, and supervise the target to its end; ``promise`` is asked before it is told to go."""
     ours, theirs = channel.open_channel()
+    detached = choose(options, facts).mode == EXEC
     inherit.block_signals(but=inherit.KEYS)  # until there is a child to share them with
     clean = replace(inherited, environ=without_twins(inherited.environ))
     forked_ns = time.monotonic_ns()
-    pid = start_child(options, facts, actions, clean, theirs)
+    if detached:
+        from rtlaunch.engine import detach
+
+        options = detach.keep_pdeathsig(options)
+        story.elsewhere = True
+        pid = detach.change_places(options, facts, actions, clean, (ours, theirs), listener)
+        story.elsewhere = False
+    else:
+        pid = start_child(options, facts, actions, clean, theirs)
     inherit.block_signals()
     theirs.close()
     story.forked = True
 
-    supervisor = make_supervisor(options, facts, actions, listener, ours, story)
+    supervisor = make_supervisor(options, facts, actions, listener, ours, story, detached)
     supervisor.handshake.promise = promise
     story.outcome.time.forked_ns = forked_ns
     write_facts(options, facts, story.outcome)
@@ -170,17 +183,21 @@ def make_supervisor(
     listener: Listener,
     ours: _socket.socket,
     story: Story,
+    detached: bool,
 ) -> Supervisor:
     """Import and put together what stays beside the target."""
     from rtlaunch.engine.handshake import Handshake
     from rtlaunch.engine.sentry import Sentry
     from rtlaunch.engine.supervise import Supervisor
 
+    if detached:
+        from rtlaunch.engine.detach import SideProcess as Supervisor
     execute = next(action for action in actions if isinstance(action, planning.Execute))
+    traced = any(isinstance(action, planning.Trace) for action in actions)
     outcome = story.outcome
     sentry = (story.sentry or Sentry)(options, facts, outcome, listener)
     handshake = Handshake(options, facts, outcome, listener, sentry.arm, sentry.sees_exec)
-    return Supervisor(outcome, handshake, sentry, ours, execute.preload)
+    return Supervisor(outcome, handshake, sentry, ours, execute.preload, traced)
 
 
 def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
@@ -194,10 +211,10 @@ def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
     who = planning.target_credentials(options, facts)
     outcome.target.argv = facts.target.argv
     outcome.target.uid, outcome.target.gid = who.euid, who.egid
-    outcome.mode.chosen = "supervise"
-    outcome.mode.why = "asked for" if options.mode == "supervise" else "the only mode so far"
-    outcome.lock.via, outcome.lock.flags = "preload", options.lock
-    outcome.lock.why = "the program is dynamic, and its loader honours LD_PRELOAD"
+    chosen = choose(options, facts)
+    outcome.mode.chosen, outcome.mode.why = chosen.mode, chosen.why
+    outcome.lock.via, outcome.lock.why = preflight.way_in(options, facts)
+    outcome.lock.flags = options.lock
     outcome.caps.launcher = facts.who.caps.as_dict()
     if options.thp != "inherit" and facts.shape:
         from rtlaunch.core import thp

@@ -33,6 +33,19 @@ class Listener:
     def fault(self, text: str) -> None:
         """Hear of page faults after arming, one line."""
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Say which descriptors it writes to, beside stderr."""
+        return ()
+
+    def draft(self, findings: tuple[Finding, ...]) -> None:
+        """Hear what is known of a target that runs on."""
+
+    def leave_report(self) -> None:
+        """Hear that another process has the report to write."""
+
+    def leave_words(self) -> None:
+        """Hear that another process says what happened."""
+
 
 class Observer:
     """Hears of faults from the watcher's thread; overridden by who wants to act on them."""

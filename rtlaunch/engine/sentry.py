@@ -22,6 +22,8 @@ from rtlaunch.linux import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
     from rtlaunch.core.outcome import Outcome
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 SIGTERM = 15
 PERF = "perf"
 POLICIES = {number: name for name, number in SCHED_POLICIES.items()}
+GONE = "its parent reaped it before its last count was read: what perf did not see is not known"
 MAX_LINES_HIDDEN = "{line} ({hidden} more before it were not shown)"
 
 
@@ -56,6 +59,7 @@ class Sentry(Observer):
         self.deadline_ns = 0  # of --arm TIME
         self.exec_ns = 0  # of an exec that was not announced yet, and not seen by perf
         self.alarm_ns = 0  # when it will count as unannounced
+        self.noticed: Callable[[], object] = bool  # called for each fault that is told
 
     # ---- the supervisor's
 
@@ -156,7 +160,10 @@ class Sentry(Observer):
         """Take the last counts of the target, a zombie now, and close the watch."""
         if self.reader is None or self.watch is None:
             return
-        last = self.reader.read()
+        try:
+            last = self.reader.read()
+        except ProcessLookupError:
+            last = None  # its parent, which is not us, was faster
         result = self.watch.stop()
         self.reader.close()
         self.write_down(last, result)
@@ -196,8 +203,21 @@ class Sentry(Observer):
         self.findings = (*self.findings, finding)
         self.listener.finding(finding)
 
-    def write_down(self, last: Stat, result: watching.WatchResult) -> None:
+    def write_down(self, last: Stat | None, result: watching.WatchResult) -> None:
         """Fill in the outcome's ``watch`` from the kernel's counts and the watcher's."""
+        self.count(last, result)
+        for exec_ns in (*result.unannounced, *((self.exec_ns,) if self.exec_ns else ())):
+            self.mark_unannounced(exec_ns)
+        if result.hidden:
+            self.listener.fault(f"{result.hidden} more faults were not shown")
+
+    def glance(self) -> None:
+        """Fill in what was counted and placed so far; ProcessLookupError where it has ended."""
+        if self.reader is not None and self.watch is not None:
+            self.count(self.reader.read(), self.watch.so_far())
+
+    def count(self, last: Stat | None, result: watching.WatchResult) -> None:
+        """Fill in the outcome's counts, sites and faults."""
         from rtlaunch.engine import watch as watching
 
         book = self.outcome.watch
@@ -206,18 +226,17 @@ class Sentry(Observer):
         book.sites, book.faults = result.sites, result.faults
         book.faults_omitted = result.faults_omitted
         if self.armed is not None and self.options.watch != watching.NONE:
-            major = result.earlier_major + last.majflt - self.armed.majflt
-            minor = result.perf_minor
+            major, minor = result.perf_major, result.perf_minor
+            if last is not None:
+                major = result.earlier_major + last.majflt - self.armed.majflt
+                if result.perf_major is not None:
+                    book.unseen = max(0, major - result.perf_major)
+            else:
+                book.why = GONE if book.why is None else f"{book.why}; {GONE}"
             book.after_arm = Faults(major=major, minor=minor)
-            if result.perf_major is not None:
-                book.unseen = max(0, major - result.perf_major)
             self.check_limits(major, minor)
-        for exec_ns in (*result.unannounced, *((self.exec_ns,) if self.exec_ns else ())):
-            self.mark_unannounced(exec_ns)
-        if result.hidden:
-            self.listener.fault(f"{result.hidden} more faults were not shown")
 
-    def check_limits(self, major: int, minor: int | None) -> None:
+    def check_limits(self, major: int | None, minor: int | None) -> None:
         """Note a limit that was exceeded, by faults that perf did not see in time as well."""
         rows = ((major, self.options.max_major), (minor, self.options.max_minor))
         if any(count is not None and most is not None and count > most for count, most in rows):
@@ -239,6 +258,7 @@ class Sentry(Observer):
 
     def fault(self, line: str, hidden: int) -> None:
         """Say a fault."""
+        self.noticed()
         shown = MAX_LINES_HIDDEN.format(line=line, hidden=hidden) if hidden else line
         self.listener.fault(shown)
 

@@ -12,7 +12,15 @@ import _signal
 import os
 
 from rtlaunch.core import plan
-from rtlaunch.core.protocol import CHANNEL_VARIABLE, EXIT_REFUSED, FAILED, Message, channel_variable
+from rtlaunch.core.protocol import (
+    CHANNEL_VARIABLE,
+    EXIT_REFUSED,
+    FAILED,
+    SKIP,
+    Message,
+    channel_variable,
+    unpack,
+)
 from rtlaunch.engine import channel, inherit
 from rtlaunch.engine.apply import PERFORM
 from rtlaunch.linux import prctl
@@ -63,6 +71,8 @@ class Child:
         self.launcher_pid = launcher_pid
         self.nofile = nofile
         self.account: Account | None = None
+        self.failed = (0, 0)
+        self.preloads = True
         self.heap: plan.ReserveHeap | None = None
 
     def become_target(self) -> None:
@@ -80,6 +90,8 @@ class Child:
         """Perform one action, if it is one that stands before exec."""
         if isinstance(action, plan.Execute):
             self.execute(action, fd)
+        elif isinstance(action, plan.Trace):
+            self.await_tracer()
         elif isinstance(action, plan.ReserveHeap):
             self.heap = action
         elif type(action) in PERFORM:
@@ -87,6 +99,16 @@ class Child:
         if isinstance(action, plan.BecomeUser):
             self.account = action.account
             self.bind_to_launcher()  # the change of user cleared it
+
+    def await_tracer(self) -> None:
+        """Wait until the launcher traces us, or says that it cannot and we may run unlocked."""
+        answer, witness = channel.take(self.channel)
+        if not answer:  # it is dead
+            os._exit(EXIT_REFUSED)
+        self.preloads = unpack(answer).kind != SKIP
+        if witness >= 0:
+            channel.move_high(witness, self.nofile)
+            os.close(witness)
 
     def bind_to_launcher(self) -> None:
         """Die with the launcher, and at once if it is dead already."""
@@ -100,16 +122,18 @@ class Child:
         identity = os.fstat(fd)
         meant = 0 if self.options.children == "all" else os.getpid()
         variable = channel_variable(fd, identity.st_dev, identity.st_ino, meant)
-        if not action.preload:  # no shim will ever do these two
+        preload = action.preload if self.preloads else ""
+        if not preload:  # no shim will ever do these two
             os.close(fd)
             prctl.set_pdeathsig(self.options.pdeathsig)
-        environ = target_environ(self.inherited.environ, self.account, action.preload, variable)
+        environ = target_environ(self.inherited.environ, self.account, preload, variable)
         if self.heap is not None:
             from rtlaunch.core import heap
 
-            environ = heap.environment(self.heap, action.preload, environ, os.getpid())
+            environ = heap.environment(self.heap, preload, environ, os.getpid())
         os.execve(action.path, action.argv, environ)
 
     def say_failed(self, index: int, errno: int) -> None:
         """Tell the launcher which action failed, with what errno."""
+        self.failed = (index, errno)
         channel.tell(self.channel, Message(FAILED, flags=index, error=errno))

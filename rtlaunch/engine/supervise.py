@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from rtlaunch.core.forwarding import Signal
     from rtlaunch.core.outcome import Outcome
+    from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.sentry import Sentry
 
 SIGNAL_EXIT_BASE = 128
@@ -51,6 +52,7 @@ class Supervisor:
         sentry: Sentry,
         ours: _socket.socket,
         shim_path: str,
+        traced: bool = False,
     ) -> None:
         self.outcome = outcome
         self.handshake = handshake
@@ -58,6 +60,9 @@ class Supervisor:
         self.channel = ours
         self.signals = libc.signalfd4(-1, ALL_SIGNALS)
         self.shim_path = shim_path
+        self.traced = traced
+        self.injection: Injection | None = None
+        self.why_unlocked = "not preloaded, as allowed"
         self.pid = 0
         self.ended = False
         self.settled_in = False
@@ -65,8 +70,8 @@ class Supervisor:
         self.failure: tuple[int, int] | None = None
         self.own_pid = os.getpid()
         self.leads_session = os.getsid(0) == self.own_pid
-        self.conversations: dict[int, Conversation] = {}
-        self.current: Conversation | None = None  # of the target's last image
+        self.conversations: dict[int, Conversation | Injection] = {}
+        self.current: Conversation | Injection | None = None  # of the target's last image
         self.handlers: dict[int, Callable[[], None]] = {}
         self.poll = select.poll()
         self.listen(ours.fileno(), self.on_channel)
@@ -88,7 +93,13 @@ class Supervisor:
         """Supervise ``pid`` to its end; the outcome holds what became of it."""
         self.pid = self.handshake.target_pid = pid
         self.outcome.target.pid = pid
+        if self.traced:
+            self.begin_injection()
         self.on_child()
+        self.loop()
+
+    def loop(self) -> None:
+        """Serve what comes until the target has ended."""
         while not self.ended:
             ready = self.poll.poll(self.patience_ms())
             if not ready:
@@ -125,6 +136,8 @@ class Supervisor:
         if not self.awaiting:
             self.sentry.on_time()
             return
+        if self.injection:
+            return  # its exec takes long
         from rtlaunch.engine import silence
 
         if silence.runs_without_shim(self.pid, self.shim_path):
@@ -145,6 +158,71 @@ class Supervisor:
             self.handshake.went_unlocked(self.pid, finding.what)
         return None
 
+    # ---- from outside
+
+    def begin_injection(self) -> None:
+        """Trace the child, which waits for it; what the kernel has against that is a refusal."""
+        from rtlaunch.engine import untraced
+
+        ours, theirs = channel.open_witness()
+        identity = os.fstat(theirs.fileno())
+        try:
+            self.injection = untraced.begin(self.pid, ours, (identity.st_dev, identity.st_ino))
+            channel.hand_over(self.channel, protocol.Message(protocol.GO), theirs.fileno())
+        except (ProcessLookupError, ConnectionError):
+            return  # SIGCHLD tells of it
+        except OSError as error:
+            finding = untraced.explain(self.pid, error)
+            self.why_unlocked, self.shim_path = finding.what, ""
+            if self.weigh_or_refuse(finding):
+                channel.tell(self.channel, protocol.Message(protocol.SKIP))
+        finally:
+            theirs.close()
+
+    def weigh_or_refuse(self, finding: Finding) -> bool:
+        """Tell whether the target may run unlocked, as ``finding`` says; refuse it if not."""
+        try:
+            self.handshake.weigh((finding,))
+        except Refused as refused:
+            self.refuse(refused.finding)
+            return False
+        return True
+
+    def on_exec(self, injection: Injection) -> None:
+        """Lock and prove the image that the target was stopped in, before its first instruction."""
+        self.sentry.image_entered(True, injection.entered_ns)
+        times = self.outcome.time
+        times.entered_ns = times.entered_ns or injection.entered_ns
+        try:
+            record = injection.lock(self.handshake.order(injection))
+            self.sentry.prepare()
+            self.conclude(injection, record)
+            self.keep(injection)
+        except ProcessLookupError:
+            return  # SIGCHLD tells of it
+        except OSError as error:
+            self.not_injected(injection, error)
+
+    def keep(self, injection: Injection) -> None:
+        """Listen for the exec of an image that kept its end, or give up ours."""
+        fd = injection.sock.fileno()
+        if not injection.kept:
+            injection.sock.close()
+            return
+        self.current = self.conversations[fd] = injection
+        self.listen(fd, lambda: self.on_conversation(fd))
+
+    def not_injected(self, injection: Injection, error: OSError) -> None:
+        """Refuse a target that could not be locked, or let it run as it was at its exec."""
+        from rtlaunch.core import untraced
+
+        finding = untraced.failed(self.outcome.target.argv[0], self.pid, error)
+        if self.weigh_or_refuse(finding):
+            injection.let_go()
+            injection.sock.close()
+            self.handshake.went_unlocked(self.pid, finding.what)
+            self.settle_in()
+
     # ---- the shim
 
     def on_channel(self) -> None:
@@ -164,8 +242,9 @@ class Supervisor:
         Where no shim was preloaded, by leave of the user, this is the exec:
         the program runs, unlocked, and what is left to do is to watch it.
         """
-        if not self.shim_path and not self.handshake.went and not self.failure:
-            self.handshake.went_unlocked(self.pid, "not preloaded, as allowed")
+        unlocked = not self.shim_path and not self.injection and not self.refusal
+        if unlocked and not self.handshake.went and not self.failure:
+            self.handshake.went_unlocked(self.pid, self.why_unlocked)
             self.settle_in()
 
     def on_arrival(self, arrival: channel.Arrival) -> None:
@@ -213,7 +292,7 @@ class Supervisor:
         del self.conversations[fd]
         conversation.sock.close()
 
-    def conclude(self, conversation: Conversation, record: protocol.Message) -> None:
+    def conclude(self, conversation: Conversation | Injection, record: protocol.Message) -> None:
         """Let an image go on, or refuse it."""
         try:
             self.handshake.conclude(conversation, record)
@@ -292,6 +371,20 @@ class Supervisor:
                 self.target_stopped(self.sentry.trapped(status) if trapped else status)
 
     def target_stopped(self, number: int) -> None:
+        """Go on with an injection; else see to it that the shell sees its job stop."""
+        injection = self.injection
+        if injection is None or injection.is_over:
+            self.stop_with_target(number)
+            return
+        try:
+            if injection.on_stop(number):
+                self.on_exec(injection)
+            elif number >> 8:
+                self.stop_with_target(number & 0xFF)
+        except ProcessLookupError:
+            return  # killed meanwhile; SIGCHLD tells of it
+
+    def stop_with_target(self, number: int) -> None:
         """Stop with the target where the terminal stopped it, so that the shell sees its job stop.
 
         Who continues the group continues us; the target is continued again
@@ -333,13 +426,27 @@ class Supervisor:
         return (*self.handshake.accepted, *self.sentry.findings)
 
     def settle(self, found: os.waitid_result) -> None:
-        """Write down how it ended: by the target, or by us before it ran."""
+        """Write down how it ended."""
         end = self.outcome.exit
         if found.si_code == os.CLD_EXITED:
             end.code = found.si_status
         else:
             end.signal = found.si_status
             end.core_dumped = found.si_code == os.CLD_DUMPED
+        self.judge_end()
+
+    def settle_status(self, status: int | None) -> None:
+        """Write down how it ended, from a wait status; None where that could not be learnt."""
+        end = self.outcome.exit
+        if status is not None and os.WIFEXITED(status):
+            end.code = os.WEXITSTATUS(status)
+        elif status is not None:
+            end.signal, end.core_dumped = os.WTERMSIG(status), os.WCOREDUMP(status)
+        self.judge_end()
+
+    def judge_end(self) -> None:
+        """Say who ended it: the target, or we before it ran."""
+        end = self.outcome.exit
         if not self.handshake.went and not self.refusal and not self.failure:
             from rtlaunch.engine import silence
 

@@ -13,6 +13,7 @@ from rtlaunch.core.elf import host_machine
 from rtlaunch.core.facts import Account, Facts, Host, Shape
 from rtlaunch.core.findings import Finding, Refusal
 from rtlaunch.core.limits import Limit
+from rtlaunch.core.mode import EXEC
 from rtlaunch.core.record import replace
 from rtlaunch.core.target import Reach
 from rtlaunch.engine import classify, shims
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 CGROUP_FLUSH_S = 2.5  # mm/memcontrol.c: FLUSH_TIME is 2 s; and the time that it takes
 CGROUP_POLL_S = 0.1
+
+
+# What systemd sets in the environment of what it starts (systemd.exec(5)).
+MANAGERS_VARIABLES = ("SYSTEMD_EXEC_PID", "INVOCATION_ID")
 
 
 def survey(options: Options, command: Sequence[str], environ: Mapping[str, str]) -> Facts:
@@ -58,7 +63,27 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
         hugepages=read_hugepages(options, environ),
         memory=memory.read_memory(),
         heap=read_heap(options, target, machine, environ),
+        **read_surroundings(options, host, environ),
     )
+
+
+def read_surroundings(
+    options: Options, host: Host, environ: Mapping[str, str]
+) -> dict[str, bool]:
+    """Return who started us and whether orphans come to us, where exec mode may be chosen."""
+    if options.mode != EXEC and not any(environ.get(name) for name in MANAGERS_VARIABLES):
+        return {}
+    from rtlaunch.linux import prctl
+
+    try:
+        parent = proc.read_text(host.parent_pid, "comm").rstrip("\n") if host.parent_pid else ""
+    except OSError:
+        parent = ""
+    return {
+        "parent_is_manager": parent == "systemd",
+        "at_terminal": os.isatty(0),
+        "is_subreaper": prctl.is_subreaper(),
+    }
 
 
 def read_hugepages(options: Options, environ: Mapping[str, str]) -> HugeFacts | None:

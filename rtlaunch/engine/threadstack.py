@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from rtlaunch.core.options import Options
     from rtlaunch.core.proof import Books
     from rtlaunch.engine.handshake import Conversation
+    from rtlaunch.engine.inject import Injection
 
 
-def look(conversation: Conversation, options: Options, facts: Facts) -> None:
+def look(conversation: Conversation | Injection, options: Options, facts: Facts) -> None:
     """Note the limit that an image began with, and the one that its shim shall restore."""
     pid = conversation.pid
     try:
@@ -46,7 +47,11 @@ def restorable(options: Options, facts: Facts, hard: int) -> int:
 
 
 def findings(
-    conversation: Conversation, options: Options, facts: Facts, name: str, books: Books
+    conversation: Conversation | Injection,
+    options: Options,
+    facts: Facts,
+    name: str,
+    books: Books,
 ) -> list[Finding]:
     """Find an image whose threads get other stacks, and one whose main stack stayed small."""
     asked, began = threadstack.asked_bytes(options, facts), conversation.stack_at_exec

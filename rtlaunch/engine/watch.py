@@ -23,7 +23,7 @@ import time
 
 from rtlaunch.core.faults import KINDS, Fault, Ledger, Site, describe, unannounced
 from rtlaunch.core.perfring import MAJOR, MINOR
-from rtlaunch.core.record import Record
+from rtlaunch.core.record import Record, replace
 from rtlaunch.engine.feed import GONE, Feed, explain
 from rtlaunch.engine.listener import EXEC_PATIENCE_NS, Observer
 
@@ -206,9 +206,15 @@ class Watch:
         self._take_last()
         if not self._is_announced(self._ledger.pending_exec):
             self._tell(self._ledger.accept())
-        result = self._result()
+        hidden = sum(self._hidden(kind) for kind in self._reactions)
+        result = replace(self._result(), hidden=hidden)
         self._feed.close()
         return result
+
+    def so_far(self) -> WatchResult:
+        """Return what was seen up to now; the watcher goes on."""
+        with self._lock:
+            return self._result()
 
     def _join(self) -> None:
         """Wait for the watcher to end; nothing happens if there is none."""
@@ -248,7 +254,6 @@ class Watch:
             sites_omitted=ledger.sites_omitted,
             faults=tuple(ledger.faults),
             faults_omitted=ledger.omitted,
-            hidden=sum(self._hidden(kind) for kind in self._reactions),
             execs=tuple(ledger.execs),
             unannounced=unannounced(ledger.execs, self._announced),
         )

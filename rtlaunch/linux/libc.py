@@ -19,9 +19,9 @@ from rtlaunch.core.elf import host_machine
 
 # System call numbers: asm/unistd_64.h (x86_64), asm-generic/unistd.h (the others).
 _GENERIC = {
-    "ptrace": 117,
     "rt_sigqueueinfo": 138,
     "prctl": 167,
+    "ptrace": 117,
     "mlockall": 230,
     "signalfd4": 74,
     "perf_event_open": 241,
@@ -30,9 +30,9 @@ _GENERIC = {
 }
 NUMBERS = {
     "x86_64": {
-        "ptrace": 101,
         "rt_sigqueueinfo": 129,
         "prctl": 157,
+        "ptrace": 101,
         "mlockall": 151,
         "signalfd4": 289,
         "perf_event_open": 298,
@@ -49,14 +49,10 @@ MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # mlockall(2)
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PR_SET_DUMPABLE = 4
+PR_GET_SECCOMP, SECCOMP_MODE_FILTER = 21, 2
 PR_SET_THP_DISABLE, PR_GET_THP_DISABLE = 41, 42
-PR_GET_SECCOMP = 21
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
-
-PTRACE_CONT, PTRACE_SEIZE, PTRACE_LISTEN = 7, 0x4206, 0x4208  # ptrace(2)
-PTRACE_O_TRACEEXIT = 0x40
-PTRACE_EVENT_EXIT, PTRACE_EVENT_STOP = 6, 128
 
 PERF_FLAG_FD_CLOEXEC = 8  # perf_event_open(2)
 
@@ -94,9 +90,53 @@ def syscall(name: str, *args: int | bytes | None) -> int:
     return result
 
 
+class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    """The C type char, of which buffers are made."""
+
+    _type_ = "c"
+
+
+def ptrace(request: int, pid: int, address: int, data: int) -> None:
+    """Make a ptrace request that gives nothing back (ptrace(2))."""
+    syscall("ptrace", request, pid, address, data)
+
+
+def ptrace_read(
+    request: int, pid: int, address: int, size: int, as_vector: bool = False
+) -> bytes:
+    """Make a ptrace request that fills a buffer of ``size`` bytes; return what it wrote.
+
+    ``as_vector``: the buffer is named by a struct iovec, which the kernel makes as long as what it
+    wrote; else all of it is returned.
+    """
+    buffer = (_Byte * size)()
+    where = _ctypes.addressof(buffer)
+    if not as_vector:
+        syscall("ptrace", request, pid, address, where)
+        return bytes(buffer)
+    vector = (_Long * 2)(where, size)
+    syscall("ptrace", request, pid, address, _ctypes.addressof(vector))
+    return bytes(buffer)[: vector[1]]
+
+
+def ptrace_write(
+    request: int, pid: int, address: int, values: bytes, as_vector: bool = False
+) -> None:
+    """Make a ptrace request that takes a buffer, named by a struct iovec or directly."""
+    buffer = (_Byte * len(values))(*values)
+    where = _ctypes.addressof(buffer)
+    vector = (_Long * 2)(where, len(values))
+    syscall("ptrace", request, pid, address, _ctypes.addressof(vector) if as_vector else where)
+
+
 def prctl(option: int, *args: int) -> int:
     """Operate on this thread or process (prctl(2)); missing arguments are 0."""
     return syscall("prctl", option, *(*args, 0, 0, 0, 0)[:4])
+
+
+def has_seccomp_filter() -> bool:
+    """Tell whether a seccomp filter is in force for this thread (prctl(2), PR_GET_SECCOMP)."""
+    return prctl(PR_GET_SECCOMP) == SECCOMP_MODE_FILTER
 
 
 def raise_ambient(cap: int) -> None:
@@ -135,24 +175,6 @@ def sched_setattr(attr: bytes) -> None:
 def signalfd4(fd: int, mask: int, flags: int = SFD_CLOEXEC | SFD_NONBLOCK) -> int:
     """Make (``fd`` -1) or change a signalfd; bit N-1 of ``mask`` is signal N."""
     return syscall("signalfd4", fd, mask.to_bytes(8, sys.byteorder), 8, flags)
-
-
-def ptrace_seize(pid: int, options: int) -> None:
-    """Trace ``pid`` from now on without stopping it; EPERM, ESRCH.
-
-    What stops it is heard of by SIGCHLD, and it stands until ptrace_cont().
-    """
-    syscall("ptrace", PTRACE_SEIZE, pid, 0, options)
-
-
-def ptrace_cont(pid: int, signal: int) -> None:
-    """Let a stopped tracee go on with a signal, 0 for none; ESRCH if it stands no more."""
-    syscall("ptrace", PTRACE_CONT, pid, 0, signal)
-
-
-def ptrace_listen(pid: int) -> None:
-    """Leave a tracee in its group-stop, to hear when it is continued; ESRCH."""
-    syscall("ptrace", PTRACE_LISTEN, pid, 0, 0)
 
 
 def queued_siginfo(signal: int, value: int) -> bytes:

@@ -33,6 +33,20 @@ def set_timer_slack(slack_ns: int) -> None:
     prctl.set_timerslack(slack_ns)
 
 
+def is_subreaper() -> bool:
+    """Tell whether the orphans of our descendants come to us (PR_GET_CHILD_SUBREAPER)."""
+    import prctl
+
+    return bool(prctl.get_child_subreaper())
+
+
+def get_pdeathsig() -> int:
+    """Return the signal that we get when our parent ends, 0 for none (PR_GET_PDEATHSIG)."""
+    import prctl
+
+    return int(prctl.get_pdeathsig())
+
+
 def set_keep_caps(keep: bool) -> None:
     """Keep permitted capabilities over the next setresuid(2) (PR_SET_KEEPCAPS, cleared by exec)."""
     import prctl

@@ -51,6 +51,42 @@ def read_text(pid: int, name: str) -> str:
     return b"".join(chunks).decode("utf-8", "surrogateescape")
 
 
+def read_vdso(pid: int) -> tuple[int, bytes]:
+    """Return address and bytes of the code that the kernel maps into every process (vdso(7)).
+
+    ``(0, b"")`` where it has none (the kernel was started with vdso=0); PermissionError where
+    ptrace access is denied.
+    """
+    lines = (line for line in read_text(pid, "maps").splitlines() if line.endswith("[vdso]"))
+    start, _, end = next(lines, "0-0").partition(" ")[0].partition("-")
+    fd = _open(pid, "mem")
+    try:
+        return int(start, 16), os.pread(fd, int(end, 16) - int(start, 16), int(start, 16))
+    finally:
+        os.close(fd)
+
+
+def read_memory(pid: int, address: int, size: int) -> bytes:
+    """Read memory of a process; OSError with EIO where nothing is mapped.
+
+    A read below its main stack makes that grow (mm/memory.c, __access_remote_vm).
+    """
+    fd = _open(pid, "mem")
+    try:
+        return os.pread(fd, size, address)
+    finally:
+        os.close(fd)
+
+
+def write_memory(pid: int, address: int, data: bytes) -> None:
+    """Write memory of a process; the errors are those of :func:`read_memory`."""
+    fd = os.open(f"/proc/{pid}/mem", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, data, address)
+    finally:
+        os.close(fd)
+
+
 def read_stat(pid: int) -> str:
     """Read /proc/``pid``/stat, which one read gives whole; the errors are those of read_text."""
     fd = _open(pid, "stat")
@@ -58,6 +94,18 @@ def read_stat(pid: int) -> str:
         return os.read(fd, _STAT_BYTES).decode("utf-8", "surrogateescape")
     finally:
         os.close(fd)
+
+
+def descriptor_of(pid: int, identity: tuple[int, int]) -> int:
+    """Return by which number ``pid`` has the file with this st_dev and st_ino; -1 if it has not."""
+    for number in sorted(map(int, os.listdir(f"/proc/{pid}/fd")), reverse=True):
+        try:
+            found = os.stat(f"/proc/{pid}/fd/{number}")
+        except FileNotFoundError:
+            continue  # a file that is gone, of a file system that forgets
+        if (found.st_dev, found.st_ino) == identity:
+            return number
+    return -1
 
 
 def thread_ids(pid: int) -> tuple[int, ...]:
@@ -164,6 +212,21 @@ class StatReader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def zombie_status(pid: int) -> int | None:
+    """Return the wait status of a zombie; None where it is none, or may not be seen.
+
+    The last field of stat is 0 to whom ptrace access is denied (proc_pid_stat(5)), so that a 0 is
+    believed only if the stack's address, hidden by the same rule, is not asked for either.
+    """
+    try:
+        text = read_text(pid, "stat")
+        os.readlink(f"/proc/{pid}/ns/user")  # the same access check
+    except OSError:
+        return None
+    words = text[text.rindex(")") + 2 :].split()
+    return int(words[49]) if words[0] == "Z" else None
 
 
 def has_controlling_terminal() -> bool:

@@ -1,4 +1,4 @@
-"""Setting a resource limit of this process: setrlimit(2).
+"""Setting a resource limit, of this process or of another: setrlimit(2), prlimit(2).
 
 The only file that imports ``resource``. It decides nothing; what a limit
 shall be is :mod:`rtlaunch.core.limits`'s. Limits are read from /proc, those of
@@ -38,8 +38,13 @@ def put(name: str, limit: Limit) -> None:
 
     Python makes ValueError of both; EINVAL is a soft limit above the hard one.
     """
+    put_of(0, name, limit)
+
+
+def put_of(pid: int, name: str, limit: Limit) -> None:
+    """Set the limit ``name`` of process ``pid``, 0 for ourselves (prlimit(2))."""
     try:
-        resource.setrlimit(RLIMIT_NUMBERS[name], (limit.soft, limit.hard))
+        resource.prlimit(pid, RLIMIT_NUMBERS[name], (limit.soft, limit.hard))
     except ValueError as error:
         number = errno.EPERM if at_most(limit.soft, limit.hard) else errno.EINVAL
         raise OSError(number, os.strerror(number)) from error

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rtlaunch.core.findings import Finding
-    from rtlaunch.core.outcome import Faults, Image, Limit, Outcome, UnlockedMapping
+    from rtlaunch.core.outcome import Faults, Image, Limit, Outcome, Thread, UnlockedMapping
 
 SCHEMA = "rtlaunch.report/1"
 UNLIMITED = "unlimited"
@@ -56,6 +56,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "limits": {name: limit(row) for name, row in outcome.limits.items()},
         "caps": caps(outcome),
         "sched": fields(outcome.sched),
+        "threads": [thread(each) for each in outcome.threads],
         "budget": budget.as_dict(outcome.budget),
         "lock": lock(outcome),
         "thp": fields(outcome.thp),
@@ -195,6 +196,11 @@ def cap_sets(masks: Mapping[str, int] | None) -> dict[str, list[str]] | None:
     return {name: list(units.capability_names(masks[name])) for name in CAP_SETS}
 
 
+def thread(whole: Thread) -> dict[str, Any]:
+    """Return one thread, its name as text."""
+    return {name: plain(value) for name, value in fields(whole).items()}
+
+
 def lock(outcome: Outcome) -> dict[str, Any]:
     """Return the lock: ``ok`` for all images, the figures of the last one."""
     whole = outcome.lock
@@ -210,6 +216,7 @@ def lock(outcome: Outcome) -> dict[str, Any]:
         "stack_bytes": whole.stack_bytes,
         "thread_stack_bytes": whole.thread_stack_bytes,
         "lock_ns": whole.lock_ns,
+        "stopped_ns": whole.stopped_ns,
         "unlocked_mappings": [unlocked_mapping(each) for each in whole.unlocked_mappings],
     }
 

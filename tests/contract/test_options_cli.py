@@ -44,8 +44,7 @@ REFUSED = [
     (["--lock", "curent", "--", "TOUCH"], "did you mean current?"),
     (["--cpu-list", "0-", "--", "TOUCH"], "is no CPU"),
     (["--allow", "usage", "--", "TOUCH"], "usage cannot be allowed"),
-    (["--mode", "exec", "--", "TOUCH"], "'exec' is not in this version yet"),
-    (["--via", "ptrace", "--", "TOUCH"], "'ptrace' is not in this version yet"),
+    (["--via", "gdb", "--", "TOUCH"], "'gdb' is not one of auto, preload, ptrace"),
     (["--children", "w*", "--", "TOUCH"], "is not in this version yet"),
 ]
 
@@ -194,7 +193,7 @@ def test_help_that_cannot_be_written_leaves_no_traceback(rtlaunch, stdout):
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("--mem", "--memlock"), ("--via p", "preload"), ("--allow swap", "swap-on")],
+    [("--mem", "--memlock"), ("--via pr", "preload"), ("--allow swap", "swap-on")],
 )
 def test_the_shell_completes_options_and_their_values(rtlaunch, typed, offered):
     """From the same table."""

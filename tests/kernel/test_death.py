@@ -18,6 +18,7 @@ import pytest
 
 from tests import launching
 from tests.host import wait_until
+from tests.kernel.injecting import build
 from tests.kernel.killing import NEVER, STARTED, SURVIVED, Doomed, can_trace, spaced_installation
 from tests.kernel.processes import Running, adopting, reap, running, state
 from tests.skips import skip
@@ -177,13 +178,18 @@ def seconds_to_main(probes: list[Doomed]) -> float:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["preloaded", "injected"])
 def test_killed_at_any_system_call_it_leaves_no_half_started_program(
-    targets: Path, tmp_path: Path
+    targets: Path, room: Path, tmp_path: Path, kind: str
 ) -> None:
-    """As rtlaunch enters each call of a launch (strace injects SIGKILL): the same."""
+    """As rtlaunch enters each call of a launch (strace injects SIGKILL): the same.
+
+    With a program that is locked by the shim, and with one that is locked from outside.
+    """
     if not can_trace():
         skip("no-strace")
-    program, target = spaced_installation(tmp_path), targets / "started"
+    program = spaced_installation(tmp_path)
+    target = targets / "started" if kind == "preloaded" else build("static", "started", room)
     calls = calls_of(Doomed(tmp_path / "probe", program, target, "TERM"))
     kills = []
     for index, (name, count) in enumerate(chosen(calls)):

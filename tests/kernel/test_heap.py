@@ -311,7 +311,8 @@ def test_a_static_program_gets_the_settings_and_a_warning(rtlaunch, tmp_path):
         'return block ? system("grep heap /proc/$PPID/maps") : 1; }\n'
     )
     program = compile_c(source, tmp_path / "static", "-static")
-    ran = rtlaunch.run("--allow", "target-static", "--heap", "64M", "--", program)
+    words = ("--via", "preload", "--allow", "target-static", "--heap", "64M")
+    ran = rtlaunch.run(*words, "--", program)
     assert ran.code == 0
     start, _, end = ran.out.split()[0].partition("-")
     assert int(end, 16) - int(start, 16) >= ASKED

@@ -111,8 +111,8 @@ def static(room):
 
 
 def test_a_static_program_is_refused(rtlaunch, static):
-    """By what it is, before it starts."""
-    ran = rtlaunch.run("--", static)
+    """Under --via preload, by what it is, before it starts."""
+    ran = rtlaunch.run("--via", "preload", "--", static)
     assert (ran.code, ran.out) == (125, "")
     assert ran.err.startswith("rtlaunch: refused [target-static]: ")
 
@@ -120,7 +120,7 @@ def test_a_static_program_is_refused(rtlaunch, static):
 @pytest.mark.parametrize("waiver", WAIVERS)
 def test_a_static_program_may_be_allowed(rtlaunch, static, waiver):
     """It runs without the shim, sees itself unlocked, and the report has its limits and faults."""
-    ran = rtlaunch.run(waiver.format("target-static"), "--", static)
+    ran = rtlaunch.run(waiver.format("target-static"), "--via", "preload", "--", static)
     assert_allowed(ran, "target-static", 3)
     assert ran.out.split() == ["VmLck:", "0", "kB"]
 

@@ -16,6 +16,7 @@ import re
 import resource
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.launching import USERS
 PR_SET_TIMERSLACK, PR_SET_NO_NEW_PRIVS, PR_SET_THP_DISABLE = 29, 38, 41
 IOPRIO_SET = {"x86_64": 251}.get(os.uname().machine, 30)
 HIGH = 512
+SOURCE = Path(__file__).parent.parent / "targets" / "trace.c"
 PLAIN = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -313,3 +315,32 @@ def test_of_a_variable_that_is_there_twice_the_first_counts(rtlaunch, tmp_path):
     command = [tmp_path / "twice", rtlaunch.program, "--", "/bin/sh", "-c", "echo $A"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     assert done.stdout == "first\n"
+
+
+# ---- locked from outside ----
+
+
+def assert_no_trace(traces, program, before=None):
+    """Both runs print the same, to the last line: --via ptrace leaves nothing at all."""
+    options = ("--memlock", "inherit", "--core", "inherit", "--via", "ptrace")
+    traces.program = program
+    without = traces.one({}, (), PLAIN, before)
+    assert traces.one({}, (), PLAIN, before, options) == without
+
+
+@pytest.mark.parametrize("flags", ["", "-static"], ids=["dynamic", "static"])
+@pytest.mark.parametrize("ignored", IGNORED.values(), ids=IGNORED)
+def test_an_injection_leaves_no_trace(traces, room, flags, ignored):
+    """No variable, no descriptor, no signal disposition: not even of SIGTRAP, by which it stops."""
+    program = room / f"trace{flags}"
+    if not program.exists():
+        compile_c(SOURCE, program, *flags.split())
+    before = lambda: [signal.signal(one, signal.SIG_IGN) for one in ignored]  # noqa: E731
+    assert_no_trace(traces, program, before)
+
+
+@pytest.mark.parametrize("blocked", BLOCKED.values(), ids=BLOCKED)
+def test_an_injection_leaves_the_signal_mask(traces, targets, blocked):
+    """It blocks all signals meanwhile, and puts back the inherited mask."""
+    before = lambda: signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # noqa: E731
+    assert_no_trace(traces, targets / "trace", before)

@@ -160,7 +160,7 @@ WRONG = [
     ("plan --", "no command after --: rtlaunch plan [OPTIONS] -- COMMAND [ARG...]", ""),
     ("-- --", "no command after --: rtlaunch [OPTIONS] -- COMMAND [ARG...]", ""),
     ("-q -- -- app", "-- is there twice", "rtlaunch -q -- app"),
-    ("status 12", "the subcommand status is not in this version yet", ""),
+    ("watch 12", "the subcommand watch is not in this version yet", ""),
     ("plan -V -- app", "unknown option -V", "rtlaunch --help"),
 ]  # fmt: skip
 

@@ -107,8 +107,11 @@ def test_a_program_that_no_shim_gets_into_is_locked_by_nobody():
     program = known.target.images[-1]
     static = replace(program, elf=replace(program.elf, linkage="static"))
     known = limited(MIB, target=Target("app", "/usr/bin/app", ("app",), (static,)))
-    need = preflight.budgeted(fitted(46 * MIB, heap="64M"), known).need
+    asked = fitted(46 * MIB, heap="64M")
+    need = preflight.budgeted(replace(asked, via="preload"), known).need
     assert (need.locked, need.charged, need.stack, need.resident) == (0, 0, 0, 46 * MIB)
+    injected = preflight.budgeted(asked, known).need
+    assert (injected.locked, injected.stack) == (PROGRAM + STACK + 64 * MIB, STACK)
 
 
 def test_threads_that_were_counted_are_mapped_with_their_stacks():
@@ -236,7 +239,7 @@ def test_only_what_an_empty_group_could_hold_is_looked_at_again(heap, stale):
 
 def test_what_is_refused_anyway_is_not_looked_at_again():
     """Nothing that the kernel adds up helps it; and what is allowed needs no look."""
-    other = preflight.findings(options(heap="50M"), within(TIGHT, shim=None))
+    other = preflight.findings(options(heap="50M", via="preload"), within(TIGHT, shim=None))
     assert not preflight.may_be_stale(other)
     allowed = preflight.findings(options(heap="50M", allow="cgroup-budget"), within(TIGHT))
     assert not preflight.may_be_stale(allowed)

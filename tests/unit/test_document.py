@@ -19,8 +19,8 @@ from tests.unit import outcomes
 
 TOP = [
     *("schema", "rtlaunch", "state", "complete", "verdict", "host", "time", "target", "mode"),
-    *("options", "limits", "caps", "sched", "budget", "lock", "thp", "heap", "hugepages", "watch"),
-    *("exit", "rusage", "findings"),
+    *("options", "limits", "caps", "sched", "threads", "budget", "lock", "thp", "heap"),
+    *("hugepages", "watch", "exit", "rusage", "findings"),
 ]
 
 

@@ -8,10 +8,11 @@ from rtlaunch.core import plan, preflight
 from rtlaunch.core.limits import Limit
 from rtlaunch.core.record import replace
 from rtlaunch.core.remedy import Context, remedy
+from rtlaunch.core.target import Target
 from rtlaunch.core.units import UNLIMITED
 from rtlaunch.core.where import PLAIN, Where
 from rtlaunch.engine.launch import failed_action
-from tests.unit.deciding import ALL, MIB, NOBODY, ROOT, facts, options
+from tests.unit.deciding import ALL, MIB, NOBODY, ROOT, codes, facts, options
 
 SYS_RESOURCE = 1 << 24
 LIMITED_ROOT = replace(ROOT, caps=replace(ROOT.caps, effective=ALL & ~SYS_RESOURCE))
@@ -75,16 +76,39 @@ def test_an_unlimited_hard_limit_needs_no_capability():
 
 def test_what_is_out_of_a_preloads_reach_runs_without_one():
     """A waived target-static leaves LD_PRELOAD alone."""
-    program = facts().target.images[0]
-    assert program.elf is not None
-    static = replace(program, elf=replace(program.elf, linkage="static", interp=None))
-    known = facts(target=replace(facts().target, images=(static,)))
-    asked = options(allow="target-static")
+    known = facts(target=static_target())
+    asked = options(allow="target-static", via="preload")
     found = preflight.findings(asked, known)
     execute = next(
         action for action in plan.make_plan(asked, known, found) if isinstance(action, plan.Execute)
     )
     assert execute.preload == ""
+
+
+def test_what_ptrace_reaches_is_traced_first():
+    """The launcher must have hold of the child before it becomes anybody else."""
+    asked = options(via="ptrace", user="nobody", memlock="inherit", core="inherit")
+    steps = plan.make_plan(asked, facts(account=NOBODY), (), *preflight.way_in(asked, facts())[:1])
+    assert [type(step) for step in steps][:3] == [plan.Trace, plan.BecomeUser, plan.Execute]
+    assert steps[0].describe() == "stop it at its exec by ptrace, and lock it from outside"
+
+
+def test_a_static_program_keeps_the_preload_for_what_it_execs():
+    """Under auto LD_PRELOAD stays: the next image may be dynamic. --via ptrace leaves it alone."""
+    known = facts(target=static_target())
+    for asked, preload in ((options(), "/opt/shim.so"), (options(via="ptrace"), "")):
+        found = preflight.findings(asked, known)
+        way, _ = preflight.way_in(asked, known)
+        steps = plan.make_plan(asked, known, found, way)
+        assert codes(found) == []
+        assert [step.preload for step in steps if isinstance(step, plan.Execute)] == [preload]
+
+
+def static_target() -> Target:
+    program = facts().target.images[0]
+    assert program.elf is not None
+    static = replace(program, elf=replace(program.elf, linkage="static", interp=None))
+    return replace(facts().target, images=(static,))
 
 
 def test_a_waived_demand_takes_what_it_gets():

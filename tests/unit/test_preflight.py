@@ -34,13 +34,14 @@ def test_what_is_bound_to_our_pid_refuses(variable):
 
 def test_no_shim_for_the_machine_refuses():
     """Nothing could be preloaded."""
-    assert codes(preflight.findings(options(), facts(shim=None))) == ["shim-missing"]
+    asked = options(via="preload")
+    assert codes(preflight.findings(asked, facts(shim=None))) == ["shim-missing"]
 
 
 def test_a_shim_that_ld_preload_cannot_carry_refuses():
     """A path with a space and no alias for it."""
     shim = Shim("x86_64", "/opt/my app/shim.so", "")
-    found = preflight.findings(options(), facts(shim=shim))
+    found = preflight.findings(options(via="preload"), facts(shim=shim))
     assert codes(found) == ["shim-path"]
     assert "/opt/my app/shim.so" in found[0].what
 
@@ -144,7 +145,7 @@ def test_what_was_allowed_by_name_no_longer_refuses():
 
 def test_best_effort_waives_all_that_may_be():
     """A user who cannot be had is no best effort: nothing else would be started either."""
-    best = options(best_effort="true", user="nobody")
+    best = options(best_effort="true", user="nobody", via="preload")
     found = preflight.findings(best, facts(who=USER, account=NOBODY, shim=None))
     refusing = first_refusal(found)
     assert refusing is not None

@@ -16,9 +16,10 @@ STATUS = """\
 Name:\t(sd-pam) two words
 Umask:\t0022
 State:\tS (sleeping)
-Tgid:\t812
+Tgid:\t811
 Pid:\t812
 PPid:\t1
+TracerPid:\t4711
 Uid:\t1000\t1001\t1002\t1003
 Gid:\t100\t101\t102\t103
 Groups:\t4 24 1000\x20
@@ -31,6 +32,7 @@ VmPin:\t       4 kB
 VmRSS:\t    9000 kB
 VmStk:\t     132 kB
 Threads:\t7
+SigPnd:\t0000000040000000
 SigBlk:\t0000000000010000
 SigIgn:\t0000000000001000
 SigCgt:\t0000000180004a02
@@ -42,6 +44,7 @@ CapAmb:\t0000000000000001
 NoNewPrivs:\t1
 THP_enabled:\t1
 Seccomp:\t2
+Seccomp_filters:\t3
 Cpus_allowed:\tff
 Cpus_allowed_list:\t0-3,7
 voluntary_ctxt_switches:\t150
@@ -60,6 +63,8 @@ STATUS_VALUES = {
     "vm_pin": 4096,
     "vm_rss": 9000 * 1024,
     "vm_stk": 132 * 1024,
+    "tracer": 4711,
+    "sig_pnd": 1 << 30,
     "sig_blk": 1 << 16,
     "sig_ign": 1 << 12,
     "sig_cgt": 0x180004A02,
@@ -70,6 +75,8 @@ STATUS_VALUES = {
     "cap_amb": 1,
     "no_new_privs": 1,
     "seccomp": 2,
+    "seccomp_filters": 3,
+    "tgid": 811,
     "thp_enabled": 1,
     "vm_peak": 9000 << 10,
     "vm_hwm": 3000 << 10,

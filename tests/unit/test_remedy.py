@@ -245,8 +245,17 @@ def test_two_of_the_advised_stacks_fit(headroom, size):
 
 def test_a_list_is_added_to():
     """--allow adds up: what was allowed stays so."""
-    text = line_for("target-static", "--allow", "shim-path")
-    assert "rtlaunch --allow shim-path --allow target-static -- COMMAND" in text
+    text = line_for("target-machine", "--allow", "shim-path")
+    assert "rtlaunch --allow shim-path --allow target-machine -- COMMAND" in text
+
+
+def test_file_capabilities_become_ambient_ones():
+    """The line gives what the file gave, and what locking takes, and takes them off the file."""
+    finding = Finding("target-file-caps", "what", values={"path": "/x", "permitted": "0x2400"})
+    line = "sudo rtlaunch --user alice --ambient-caps ipc_lock,net_bind_service,net_raw -- COMMAND"
+    advised = remedy(finding, at(PLAIN), Context())[2]
+    assert advised.startswith("sudo setcap -r ")
+    assert advised.endswith(line)
 
 
 def test_a_user_is_named_once():

@@ -1,0 +1,254 @@
+"""Exec mode: this process becomes the target, and a side process supervises it.
+
+The side process is forked twice, so that it is no child of the target; it holds none of the
+target's descriptors, so that pipes end when the target does; it hears no signal but SIGKILL, since
+a service manager sends its whole group SIGTERM to end the main process. What it cannot do, being
+no parent: forward signals, see the target stop, keep its exit status from anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rtlaunch.core import protocol
+from rtlaunch.core.findings import Finding, Refusal
+from rtlaunch.core.options import DEFAULT
+from rtlaunch.core.outcome import RUNNING
+from rtlaunch.core.record import replace
+from rtlaunch.engine import channel, inherit, spawn
+from rtlaunch.engine.launch import failed_action, fork_failed
+from rtlaunch.engine.supervise import Supervisor
+from rtlaunch.linux import pidfd, prctl, proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Iterable
+
+    from rtlaunch.core.facts import Facts
+    from rtlaunch.core.options import Options
+    from rtlaunch.core.plan import Action
+    from rtlaunch.engine.inherit import Inherited
+    from rtlaunch.engine.inject import Injection
+    from rtlaunch.engine.listener import Listener
+
+NAME = "rtlaunch-watch"  # what the kernel calls the side process (15 bytes at most)
+STDERR = 2
+
+# How long the end of a target that nobody has reaped yet may keep its status from us.
+STATUS_PATIENCE_S = 0.08
+STATUS_POLL_S = 0.005
+
+DRAFT_INTERVAL_NS = 1_000_000_000  # between two drafts of the report
+
+
+def keep_pdeathsig(options: Options) -> Options:
+    """Return the options with the parent death signal that we were given, unless one was asked for.
+
+    Our parent is the target's: its death is not ours to answer.
+    """
+    if options.origin["pdeathsig"] != DEFAULT:
+        return options
+    return replace(options, pdeathsig=prctl.get_pdeathsig())
+
+
+def change_places(
+    options: Options,
+    facts: Facts,
+    actions: tuple[Action, ...],
+    inherited: Inherited,
+    channels: tuple[_socket.socket, _socket.socket],
+    listener: Listener,
+) -> int:
+    """Become the target, and return in another process, with the pid of what we were.
+
+    Refusal, in the process that was to become it, where an action failed.
+    """
+    target, (ours, theirs) = os.getpid(), channels
+    if fork_aside():
+        step_out({ours.fileno(), theirs.fileno(), *listener.descriptors()})
+        return target
+    ours.close()
+    listener.leave_report()
+    inherit.reap_helper()
+    if not theirs.recv(protocol.MESSAGE_BYTES):
+        raise Refusal(nobody_watches())
+    nofile = facts.limits["nofile"].soft
+    child = spawn.Child(options, actions, theirs, inherited, os.getppid(), nofile)
+    child.become_target()
+    raise Refusal(failed_action(actions, facts, *child.failed))
+
+
+def fork_aside() -> bool:
+    """Fork a process that is no child of ours; True in it, False here. Refusal where fork fails."""
+    try:
+        middle = os.fork()
+        if middle == 0:
+            if os.fork():
+                os._exit(0)
+            return True
+    except OSError as error:
+        raise Refusal(fork_failed(error)) from error
+    os.waitpid(middle, 0)
+    return False
+
+
+def nobody_watches() -> Finding:
+    """Return the finding for a side process that died before it could watch."""
+    return Finding(
+        "launch-failed",
+        "the side process that was to watch the program died",
+        why="without it there is neither proof nor watch",
+    )
+
+
+# ---- the side process
+
+
+def step_out(keep: Iterable[int]) -> None:
+    """Leave the target's session and let go of its descriptors but stderr and ``keep``."""
+    os.setsid()
+    with open("/proc/self/comm", "w", encoding="ascii") as comm:
+        comm.write(NAME)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    kept = {0, 1, STDERR, *keep}
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd not in kept:
+            close(fd)
+    os.chdir("/")
+
+
+def close(fd: int) -> None:
+    """Close a descriptor that may be closed already."""
+    try:
+        os.close(fd)
+    except OSError:
+        return
+
+
+def drop_stderr() -> None:
+    """Let go of a stderr that somebody may read to its end: a pipe or a socket."""
+    if os.isatty(STDERR) or os.path.isfile(f"/proc/self/fd/{STDERR}"):
+        return
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, STDERR)
+    os.close(null)
+
+
+class SideProcess(Supervisor):
+    """The loop of a launch whose target is not our child."""
+
+    def run(self, pid: int) -> None:
+        """Watch ``pid`` to its end; it waits for our word before it does anything."""
+        self.pid = self.handshake.target_pid = pid
+        self.outcome.target.pid = pid
+        self.fd = os.pidfd_open(pid)
+        self.listen(self.fd, self.on_end)
+        self.nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.listen(self.nudge, self.on_nudge)
+        self.sentry.noticed = lambda: os.eventfd_write(self.nudge, 1)
+        self.draft_ns = self.drafted_ns = 0
+        channel.tell(self.channel, protocol.Message(protocol.GO))
+        if self.traced:
+            self.begin_injection()
+        self.loop()
+
+    def settle_in(self) -> None:
+        """Let go, once the target runs, of what it shares with us."""
+        if self.settled_in or not self.handshake.went:
+            return
+        drop_stderr()
+        super().settle_in()
+        self.outcome.state = RUNNING
+        self.draft()
+
+    # ---- the report while it runs
+
+    def on_nudge(self) -> None:
+        """Hear of faults: the report is written anew, but not twice within a second."""
+        os.eventfd_read(self.nudge)
+        self.draft_ns = max(time.monotonic_ns(), self.drafted_ns + DRAFT_INTERVAL_NS)
+
+    def patience_ms(self) -> float | None:
+        """Return how long until something is due, the next draft of the report included."""
+        patience = super().patience_ms()
+        if not self.draft_ns:
+            return patience
+        due = max(0.0, (self.draft_ns - time.monotonic_ns()) / 1e6)
+        return due if patience is None else min(due, patience)
+
+    def on_silence(self) -> None:
+        """Do what is due."""
+        if self.draft_ns and time.monotonic_ns() >= self.draft_ns:
+            self.draft()
+        super().on_silence()
+
+    def draft(self) -> None:
+        """Write the report as far as it is known: nobody may be left to write it at the end."""
+        self.draft_ns, self.drafted_ns = 0, time.monotonic_ns()
+        try:
+            self.sentry.glance()
+        except ProcessLookupError:
+            return  # the end is being told
+        self.handshake.listener.draft(self.findings())
+
+    # ---- the end
+
+    def on_signals(self) -> None:
+        """Take signals and do nothing: they are meant for the target, which gets its own.
+
+        But SIGCHLD, which tells of a stop while we trace it.
+        """
+        os.read(self.signals, 1 << 12)
+        if self.injection is not None:
+            self.on_tracee(self.injection)
+
+    def on_tracee(self, injection: Injection) -> None:
+        """Deal with the stops of a target while it is traced; its end comes by the pidfd."""
+        while not injection.is_over:
+            try:
+                found = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            self.target_stopped(found.si_status)
+
+    def on_child(self) -> None:
+        """Have no children."""
+
+    def refuse(self, finding: Finding) -> None:
+        """End the target with 125 by its shim; one that has none, or is deaf, by SIGKILL."""
+        self.refusal = self.refusal or finding
+        speaker = None if self.injection else self.current
+        if speaker is None or not channel.tell(speaker.sock, protocol.Message(protocol.REFUSE)):
+            self.kill(9)
+
+    def on_arrival(self, arrival: channel.Arrival) -> None:
+        """Answer one message; a child that could not exec says itself why."""
+        super().on_arrival(arrival)
+        if self.failure:
+            self.handshake.listener.leave_words()
+
+    def on_end(self) -> None:
+        """Take the last counts, if the parent has not reaped it yet, and its status."""
+        self.on_channel()
+        self.sentry.ended()
+        self.outcome.time.ended_ns = time.monotonic_ns()
+        self.ended = True
+        self.settle_status(exit_status(self.fd, self.pid))
+
+
+def exit_status(fd: int, pid: int) -> int | None:
+    """Return the wait status of a process that has ended; None if it cannot be learnt."""
+    deadline = time.monotonic() + STATUS_PATIENCE_S
+    while True:
+        found = pidfd.exit_status(fd)
+        if found is None:
+            found = proc.zombie_status(pid)
+        if found is not None or time.monotonic() > deadline:
+            return found
+        time.sleep(STATUS_POLL_S)

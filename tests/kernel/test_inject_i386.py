@@ -1,0 +1,100 @@
+"""32-bit programs on a 64-bit kernel, locked from outside: their registers and calls are others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests import books
+from tests.kernel.injecting import SOURCES
+from tests.kernel.processes import running
+from tests.kernel.programs import compile_source
+from tests.skips import skip
+from tests.standing import standing
+
+# gcc-12-multilib does not bring the link /usr/include/asm that gcc-multilib has.
+FLAGS = "-m32 -O1 -pthread -I/usr/include/x86_64-linux-gnu"
+KINDS = {"dynamic": "", "static": "-static", "static-pie": "-static-pie"}
+
+# Without a C library: says its registers, as _start found them, and /proc/self/status.
+BARE = """
+static long call(long n, long a, long b, long c)
+{
+    long r;
+    __asm__ volatile("int $0x80" : "=a"(r) : "a"(n), "b"(a), "c"(b), "d"(c) : "memory");
+    return r;
+}
+static char text[4096];
+__attribute__((used)) void begin(void *registers)
+{
+    long fd = call(5, (long)"/proc/self/status", 0, 0);
+    long bytes = call(3, fd, (long)text, sizeof text);
+    call(4, 1, (long)registers, 32);
+    call(4, 1, (long)text, bytes);
+    call(1, 7, 0, 0);
+}
+__asm__(".globl _start\\n_start: pushf\\n push %eax\\n push %ebx\\n push %ecx\\n push %edx\\n"
+        "push %esi\\n push %edi\\n push %ebp\\n push %esp\\n call begin\\n");
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernel():
+    if os.uname().machine != "x86_64":
+        skip("not-x86")
+
+
+def built(kind, name, room):
+    try:
+        source = (SOURCES / f"{name}.c").read_text()
+        return compile_source("cc", f"{FLAGS} {KINDS[kind]}", source, room / f"{name}-{kind}")
+    except subprocess.CalledProcessError:
+        skip("no-32-bit")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_32_bit_program_is_locked_before_main(anybody, kind, room):
+    """By auto, for every user: all of it locked and in memory, before main() and in it."""
+    with standing(anybody, "--", built(kind, "waiter", room), before_main=True) as held:
+        assert books.not_held(held.pid) == []
+        stack = books.stack(held.pid)
+        assert stack.resident == stack.end - stack.start >= 512 << 10
+        held.tell("")
+        held.wait_ready()
+        assert books.not_held(held.pid) == []
+        assert held.number("stack 400000") == 0
+        ran = held.end()
+    assert (ran.code, "LD_PRELOAD" in ran.err) == (0, False)
+    assert (ran.report["verdict"], ran.report["lock"]["via"]) == ("clean", "ptrace")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_death_signal_is_set(rtlaunch, kind, room):
+    """prctl has another number there, and is made in its name all the same."""
+    with running(rtlaunch, ["--pdeathsig", "USR2"], [built(kind, "signals", room)]) as run:
+        run.process.kill()
+        assert run.lines.line().split()[0] == str(int(signal.SIGUSR2))
+
+
+def test_a_bare_one_begins_with_the_registers_of_an_exec(rtlaunch, room):
+    """What it finds in its registers is what it finds without rtlaunch; its own code is kept."""
+    flags = "-m32 -static -nostdlib -ffreestanding -fno-pie -no-pie -fno-stack-protector -O1"
+    program = compile_source("cc", flags, BARE, room / "bare")
+    alone = subprocess.run(["setarch", "-R", program], capture_output=True, check=False)
+    words = ["setarch", "-R", *rtlaunch.words("--via", "ptrace", "--", program)]
+    ours = subprocess.run(words, capture_output=True, check=False)
+    assert (alone.returncode, ours.returncode) == (7, 7)
+    assert registers(ours.stdout) == registers(alone.stdout)
+    assert locked(alone.stdout) == 0 < locked(ours.stdout)
+
+
+def registers(out):
+    """Return what was pushed, but the first, which is the stack pointer."""
+    return out[4:32]
+
+
+def locked(out):
+    return int(books.status_of(out[32:].decode(errors="replace"))["VmLck"].split()[0])

@@ -1,0 +1,63 @@
+"""The rigs: booted once for all tests of a session that want one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import launching
+from tests.rigs import manager as managers
+from tests.skips import skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.rigs.manager import Manager
+
+
+def can_make_namespaces() -> bool:
+    """Tell whether mounts can be made in namespaces of our own."""
+    probe = [
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--cgroup",
+        "mount",
+        "-t",
+        "tmpfs",
+        "x",
+        "/mnt",
+    ]
+    return subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def movable_install(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the installation without a link to where it came from, but the interpreter's."""
+    folder = tmp_path_factory.mktemp("rtlaunch")
+    (folder / "bin").mkdir(mode=0o755)
+    folder.chmod(0o755)
+    shutil.copy2(launching.stub(), folder / "bin" / "rtlaunch")
+    (folder / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
+    launching.copy_libraries(folder / launching.LIBRARIES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manager(movable_install: Path) -> Iterator[Manager]:
+    """A systemd of its own."""
+    if os.geteuid() != 0:
+        skip("not-root")
+    if not managers.SYSTEMD.exists() or not shutil.which("systemctl"):
+        skip("no-systemd")
+    if not can_make_namespaces():
+        skip("no-mount")
+    with managers.booted(movable_install) as booted:
+        yield booted
