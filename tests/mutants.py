@@ -127,11 +127,11 @@ MUTANTS = (
             (
                 '        """Judge a record and say go, or raise :class:`Refused` (the image still '
                 'stands)."""\n',
-                "        channel.tell(conversation.sock, self.word_to_go(conversation))\n",
+                "        conversation.say(self.word_to_go(conversation))\n",
             ),
             (
                 "            self.conclude_child(conversation, record)\n"
-                "        channel.tell(conversation.sock, self.word_to_go(conversation))\n",
+                "        conversation.say(self.word_to_go(conversation))\n",
                 "            self.conclude_child(conversation, record)\n",
             ),
         ),
