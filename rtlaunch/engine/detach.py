@@ -118,7 +118,6 @@ def step_out(keep: Iterable[int]) -> None:
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd not in kept:
             close(fd)
-    os.chdir("/")
 
 
 def close(fd: int) -> None:

@@ -257,3 +257,10 @@ def test_a_static_program_is_locked_in_its_own_pid(rtlaunch: Launcher, here: Pat
         assert books.not_held(held.pid) == []
     found = written(held.report_path)
     assert (found["verdict"], found["lock"]["via"]) == ("clean", "ptrace")
+
+
+def test_a_relative_report_is_where_we_were_started(rtlaunch: Launcher) -> None:
+    """The side process writes it to the folder that it was named from."""
+    words = ("--report", "relative.json", *EXEC, "--", "true")
+    rtlaunch.start(*words, cwd=rtlaunch.folder).communicate(timeout=20)
+    assert written(rtlaunch.folder / "relative.json")["verdict"] == "clean"
