@@ -7,8 +7,8 @@ SOURCES := $(shell find rtlaunch -type f ! -name '*.pyc' ! -name '*.so') $(wildc
 export PYTHON
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit lint lint-ruff lint-mypy lint-imports bench mutants clean
-.PHONY: setup-demo setup-test setup-lint setup-bench
+.PHONY: help demo test test-rigs test-all test-unit lint lint-ruff lint-mypy lint-imports bench mutants clean
+.PHONY: setup-demo setup-test setup-rigs setup-lint setup-bench
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -16,7 +16,14 @@ help: ## say what can be made
 demo: setup-demo .venv/installed ## see a program fault under attack, and not fault under rtlaunch
 	@$(PY) examples/01-see-the-faults/demo.py --rtlaunch .venv/bin/rtlaunch
 
-test: setup-test .venv/installed .venv/installed-test ## all tests, on this machine's kernel
+test: setup-test .venv/installed .venv/installed-test ## all tests but the rigs, on this machine's kernel
+	$(PY) -m pytest --ignore=tests/rigs
+	@echo "left out: tests/rigs (systemd, containers, clusters, a virtual machine): make test-rigs" >&2
+
+test-rigs: setup-rigs .venv/installed .venv/installed-test ## the tests in a real systemd, container, cluster
+	$(PY) -m pytest tests/rigs
+
+test-all: setup-test setup-rigs .venv/installed .venv/installed-test ## all of them, as CI does
 	$(PY) -m pytest
 
 test-unit: setup-demo .venv/installed .venv/installed-test ## the tests that need neither privileges nor a kernel
@@ -46,7 +53,7 @@ clean: ## remove all that was made here
 	rm -f rtlaunch/native/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-setup-demo setup-test setup-lint setup-bench: setup-%:
+setup-demo setup-test setup-rigs setup-lint setup-bench: setup-%:
 	@sh tools/setup.sh $*
 
 # Built in isolation: python-prctl wants setuptools. What follows is not, since hatchling is here then.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh GOAL - make .venv and see that what GOAL (demo, test, lint, bench) needs of the system is there.
+# setup.sh GOAL - make .venv and see that what GOAL (demo, test, rigs, lint, bench) needs of the system is there.
 #
 # Why: `make GOAL` works in a fresh clone, on a machine where nothing was installed by hand. As root it
 # installs what is missing; as anybody else it prints the line that would, and ends with 1.
@@ -99,6 +99,11 @@ needed_to_test() {
     fi
 }
 
+# What the rigs of tests/rigs run on; systemd itself is never installed for them.
+needed_to_rig() {
+    need strace has_command strace
+}
+
 needed_to_compare() {
     need tini has_command tini
     need libhugetlbfs-bin has_command hugectl
@@ -148,6 +153,7 @@ missing=
 needed_to_build
 case $goal in
 test) needed_to_test ;;
+rigs) needed_to_rig ;;
 bench) needed_to_compare ;;
 esac
 install_missing
