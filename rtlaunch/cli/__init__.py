@@ -12,56 +12,90 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
 
+# What a pack begins with: Python's magic number, a digest of the rest, the size of the index.
+MARK_BYTES = len(MAGIC_NUMBER) + 16 + 4
+
+
 class Pack:
     """The first place where a module is looked for: one file of all that a launch imports.
 
-    Read once, in place of fifty files that are found, opened, read and checked one by one. The
-    build makes it for its own version of Python; without it, or with another, all is found where
-    it always is (docs/decisions/0013).
+    In place of fifty files that are found, opened, read and checked one by one. The build makes it
+    for its own version of Python; without it, or with another, all is found where it always is
+    (docs/decisions/0013). A group is read when its first module is wanted, and all of it is run
+    then, each module after what it imports: Python's import system takes as long for a module as
+    the module itself.
     """
 
-    def __init__(self, modules: dict[str, tuple[str, int]], groups: list[bytes], root: str) -> None:
-        self._modules = modules
-        self._groups = groups
-        self._codes: dict[str, CodeType] = {}
-        self._root = root
+    def __init__(self, path: str, mark: bytes, index: bytes) -> None:
+        self._path = path
+        self._mark = mark
+        self._root = path.rsplit("/", 2)[0]
+        self._groups: dict[str, int]
+        self._places: list[tuple[int, int]]
+        self._groups, self._places = marshal.loads(index)
 
     @classmethod
     def beside(cls, package: str) -> Pack | None:
-        """Read the pack of the package in folder ``package``; None where none is fit for use."""
+        """Open the pack of the package in folder ``package``; None where none is fit for use."""
+        path = f"{package}/launch.{sys.implementation.cache_tag}.pack"
         try:
-            with open(f"{package}/launch.{sys.implementation.cache_tag}.pack", "rb") as file:
-                magic, packed = file.read(len(MAGIC_NUMBER)), file.read()
+            with open(path, "rb", 0) as file:
+                mark = file.read(MARK_BYTES)
+                if mark[: len(MAGIC_NUMBER)] != MAGIC_NUMBER:
+                    return None
+                return cls(path, mark, file.read(int.from_bytes(mark[-4:], "little")))
         except OSError:
             return None
-        if magic != MAGIC_NUMBER:
-            return None
-        modules, groups = marshal.loads(packed)
-        return cls(modules, groups, package.rpartition("/")[0])
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Find module ``name`` in the pack."""
-        if name not in self._modules:
+        """Run the group of module ``name``, if it is in the pack."""
+        group = self._groups.get(name)
+        if group is None:
             return None
-        origin = f"{self._root}/{self._modules[name][0]}"
-        folder, _, file = origin.rpartition("/")
-        spec = type(__spec__)(name, self, origin=origin)  # type: ignore[arg-type]
-        if file == "__init__.py":
-            spec.submodule_search_locations = [folder]
+        if not self._run(group):
+            self._groups.clear()
+            return None
+        module = sys.modules[name]
+        spec = type(__spec__)(name, self, origin=module.__file__)  # type: ignore[arg-type]
+        spec.submodule_search_locations = module.__dict__.get("__path__")
         return spec
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python to make the module."""
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module, which was run when it was looked for."""
+        return sys.modules[spec.name]
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module's code, and keep it no longer."""
-        name = module.__name__
-        file, group = self._modules.pop(name)
-        if name not in self._codes:
-            self._codes |= marshal.loads(self._groups[group])
-            self._groups[group] = b""
-        module.__file__ = f"{self._root}/{file}"
-        exec(self._codes.pop(name), module.__dict__)
+        """Do nothing: its code was run."""
+
+    def _run(self, group: int) -> bool:
+        """Run the modules of a group; False where the pack is no longer the one we began with."""
+        start, size = self._places[group]
+        with open(self._path, "rb", 0) as file:
+            if file.read(MARK_BYTES) != self._mark:
+                return False
+            file.seek(start)
+            packed = marshal.loads(file.read(size))
+        for name, where, code in packed:
+            make_module(name, f"{self._root}/{where}", code)
+        return True
+
+
+def make_module(name: str, file: str, code: CodeType) -> None:
+    """Make the module ``name`` as Python's import system would, by running ``code``."""
+    folder, _, base = file.rpartition("/")
+    parent, _, leaf = name.rpartition(".")
+    module = type(sys)(name)
+    module.__file__ = file
+    module.__package__ = parent
+    if base == "__init__.py":
+        module.__package__, module.__path__ = name, [folder]
+    sys.modules[name] = module
+    try:
+        exec(code, module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    setattr(sys.modules[parent], leaf, module)
 
 
 class Site:
