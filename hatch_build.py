@@ -78,10 +78,12 @@ PACKED = {
         "rtlaunch.core.broken",  # for each folder of PATH that a command is not in
     ],
     "while the target starts": [
-        "rtlaunch.core.forwarding",
         "rtlaunch.engine.handshake",
         "rtlaunch.engine.sentry",
         "rtlaunch.engine.supervise",
+    ],
+    "while the target locks": [
+        "rtlaunch.core.forwarding",
         "rtlaunch.engine.watch",
     ],
     "locked from outside": ["rtlaunch.engine.untraced"],
