@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.options import Options
+    from rtlaunch.core.steps import Step
     from rtlaunch.core.target import Target
     from rtlaunch.core.where import Where
 
@@ -122,11 +123,11 @@ def host_lines(options: Options, facts: Facts) -> tuple[Line, ...]:
     )
 
 
-def perform(actions: Sequence[plan.Action]) -> None:
+def perform(actions: Sequence[Step]) -> None:
     """Do in the child of the trial what a launch does before exec; OSError where it fails."""
     for action in actions:
         try:
-            PERFORM[type(action)](action)
+            PERFORM[type(action).__name__](action)
         except ValueError as error:  # resource.setrlimit turns EINVAL into this
             raise OSError(EINVAL, str(error)) from error
 

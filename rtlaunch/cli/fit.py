@@ -17,12 +17,13 @@ from rtlaunch.cli.plan import as_typed
 from rtlaunch.cli.report_file import ReportFile
 from rtlaunch.core import argv, fit, fitting, limits, preflight
 from rtlaunch.core.findings import EXIT_REFUSED, Finding, Refusal
+from rtlaunch.core.identity import may_raise_hard
 from rtlaunch.core.options import DEFAULT, Arm, Options, ReportTo
-from rtlaunch.core.plan import BY_PTRACE, may_raise_hard
 from rtlaunch.core.record import Record, replace
 from rtlaunch.core.settings import read_environment
 from rtlaunch.core.threadstack import WRAPPERS
 from rtlaunch.core.units import parse_time
+from rtlaunch.core.way import BY_PTRACE
 from rtlaunch.engine.gauge import Gauge
 from rtlaunch.engine.survey import survey
 from rtlaunch.report import fit as report

@@ -12,7 +12,8 @@ from rtlaunch.core.argv import quoted
 from rtlaunch.core.findings import EXIT_REFUSED, first_refusal
 from rtlaunch.core.mode import Choice, choose
 from rtlaunch.core.options import BY_NAME, SETTINGS
-from rtlaunch.core.plan import Lock, make_plan
+from rtlaunch.core.plan import make_plan
+from rtlaunch.core.steps import Lock
 from rtlaunch.engine.survey import judge, survey
 from rtlaunch.report import budget, text
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rtlaunch.cli.report_file import ReportFile
     from rtlaunch.core.options import Options
-    from rtlaunch.core.plan import Action
+    from rtlaunch.core.steps import Step
     from rtlaunch.engine.launch import Story
 
 STDERR = 2
@@ -55,7 +55,7 @@ class Voice(Listener):
 
     # ---- what the engine tells
 
-    def plan(self, actions: Iterable[Action]) -> None:
+    def plan(self, actions: Iterable[Step]) -> None:
         """Say each action of the plan, with -v."""
         if self.level == "verbose":
             for action in actions:

@@ -16,7 +16,7 @@ What stands against it is found by :mod:`rtlaunch.core.heapfindings`; what came 
 
 from __future__ import annotations
 
-from rtlaunch.core.plan import ReserveHeap
+from rtlaunch.core.asked_steps import ReserveHeap
 from rtlaunch.core.protocol import HEAP_POPULATE, HEAP_VARIABLE, heap_variable
 from rtlaunch.core.record import Record
 

@@ -8,9 +8,10 @@ What puts numbers into words is imported where it is done: most launches say not
 
 from __future__ import annotations
 
-from rtlaunch.core import budget, caps, limits, mode, plan
+from rtlaunch.core import budget, caps, limits, mode, way
 from rtlaunch.core.findings import Finding
-from rtlaunch.core.numbers import CAPABILITY_NUMBERS, REALTIME_POLICIES, UNLIMITED
+from rtlaunch.core.identity import ambient_caps, may_raise_hard, target_credentials
+from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.record import replace
 from rtlaunch.core.target import judge
 
@@ -43,20 +44,20 @@ def waive(finding: Finding, options: Options) -> Finding:
 def of_target(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find what is wrong with the command itself, or keeps us from reaching it."""
     found = against_preload(options, facts)
-    way, _ = plan.via(options, facts, (finding.code for finding in found))
-    passed = plan.reached_by(way, facts)
+    chosen, _ = way.via(options, facts, (finding.code for finding in found))
+    passed = way.reached_by(chosen, facts)
     return tuple(finding for finding in found if finding.code not in passed)
 
 
 def against_preload(options: Options, facts: Facts) -> tuple[Finding, ...]:
     """Return what is wrong with the command, or keeps a preload from its program."""
-    who = plan.target_credentials(options, facts)
+    who = target_credentials(options, facts)
     return (*judge(facts.target, who, facts.reach), *of_shim(options, facts))
 
 
 def way_in(options: Options, facts: Facts) -> tuple[str, str]:
     """Return the way into the target, preload or ptrace, and why it is that one."""
-    return plan.via(options, facts, (finding.code for finding in against_preload(options, facts)))
+    return way.via(options, facts, (finding.code for finding in against_preload(options, facts)))
 
 
 def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
@@ -88,7 +89,7 @@ def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
 
 def of_children(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find children that are to be locked, where nothing is preloaded that could."""
-    if options.via == plan.PTRACE and options.children == "all":
+    if options.via == way.PTRACE and options.children == "all":
         yield Finding(
             "child-unlocked",
             "--via ptrace locks the program alone: no child of it will be locked",
@@ -116,7 +117,7 @@ def of_surroundings(options: Options, facts: Facts) -> Iterable[Finding]:
 
 def of_limits(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find limits that were demanded and cannot be had."""
-    may_raise = plan.may_raise_hard(facts)
+    may_raise = may_raise_hard(facts)
     for change in limits.changes(options, facts.limits, may_raise):
         finding = limits.impossible(change, may_raise)
         if finding:
@@ -125,7 +126,7 @@ def of_limits(options: Options, facts: Facts) -> Iterable[Finding]:
 
 def memlock_after(options: Options, facts: Facts) -> int:
     """Return the soft memlock limit in bytes that the target will have."""
-    for change in limits.changes(options, facts.limits, plan.may_raise_hard(facts)):
+    for change in limits.changes(options, facts.limits, may_raise_hard(facts)):
         if change.name == "memlock":
             return change.after.soft
     return facts.limits["memlock"].soft
@@ -139,7 +140,7 @@ def will_hold_ipc_lock(options: Options, facts: Facts) -> bool:
     """
     program = facts.target.program
     marked = program is not None and program.file_caps is not None and not program.nosuid
-    after = caps.after_exec(plan.target_credentials(options, facts), marked)
+    after = caps.after_exec(target_credentials(options, facts), marked)
     return facts.who.initial_userns and caps.has(after.effective, caps.CAP_IPC_LOCK)
 
 
@@ -190,7 +191,7 @@ def stack_room(options: Options, facts: Facts) -> int:
 
 def budgeted(options: Options, facts: Facts) -> budget.Budget:
     """Return what the program will take at least, or by its profile, and what there is for it."""
-    injected = way_in(options, facts)[0] == plan.PTRACE
+    injected = way_in(options, facts)[0] == way.PTRACE
     stacks = stack_limit(options, facts), thread_stack(options, facts)
     need = budget.predict(options, facts, *stacks, injected)
     capable = will_hold_ipc_lock(options, facts)
@@ -261,8 +262,8 @@ def of_thread_stack(options: Options, facts: Facts) -> Iterable[Finding]:
     from rtlaunch.core import threadstack
 
     known = (*of_target(options, facts), *of_shim(options, facts))
-    unreached = any(finding.code in plan.UNREACHED for finding in known)
-    unreached |= way_in(options, facts)[0] == plan.PTRACE
+    unreached = any(finding.code in way.UNREACHED for finding in known)
+    unreached |= way_in(options, facts)[0] == way.PTRACE
     return threadstack.findings(options, facts, unreached)
 
 
@@ -277,116 +278,30 @@ def of_thp(options: Options, facts: Facts) -> Iterable[Finding]:
 
 def of_user(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find a change of user that the kernel would refuse."""
-    account, who = facts.account, facts.who
-    if account is None or (account.uid == who.uid == who.euid and account.gid == who.gid):
-        return
-    needed = {"CAP_SETUID": caps.CAP_SETUID, "CAP_SETGID": caps.CAP_SETGID}
-    missing = [name for name, cap in needed.items() if not _effective(facts, cap)]
-    if missing:
-        yield Finding(
-            "user-denied",
-            f"cannot become {account.name} (uid {account.uid}) from uid {who.euid}: no "
-            + ", no ".join(missing),
-            why="only CAP_SETUID and CAP_SETGID change to another user",
-            values={"user": account.name, "uid": account.uid},
-        )
+    if facts.account is None:
+        return ()
+    from rtlaunch.core import asked
 
-
-def _effective(facts: Facts, cap: int) -> bool:
-    return caps.has(facts.who.caps.effective, cap)
+    return asked.of_user(facts.account, facts)
 
 
 def of_caps(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find ambient capabilities that were asked for and cannot be raised."""
-    who = facts.who.caps
-    wanted_caps = plan.ambient_caps(options, facts)
-    for wanted in wanted_caps:
-        cap, shown = CAPABILITY_NUMBERS[wanted], f"CAP_{wanted.upper()}"
-        lacking = [
-            name
-            for name, mask in (("permitted", who.permitted), ("bounding", who.bounding))
-            if not caps.has(mask, cap)
-        ]
-        if lacking:
-            yield Finding(
-                "capability-missing",
-                f"cannot give {shown} to the program: it is not in our "
-                + " and ".join(lacking) + " set",
-                why="an ambient capability must be permitted and inheritable first "
-                "(PR_CAP_AMBIENT_RAISE)",
-                values={"capability": shown, "lacking": lacking},
-            )  # fmt: skip
-    if wanted_caps and facts.who.securebits & caps.SECBIT_NO_CAP_AMBIENT_RAISE:
-        yield Finding(
-            "capability-missing",
-            "cannot raise ambient capabilities: securebits forbid it "
-            f"({facts.who.securebits:#x} has SECBIT_NO_CAP_AMBIENT_RAISE)",
-            why="the secure bits were locked down before rtlaunch started",
-            values={"securebits": facts.who.securebits},
-        )
+    wanted = ambient_caps(options, facts)
+    if not wanted:
+        return ()
+    from rtlaunch.core import asked
+
+    return asked.of_caps(wanted, facts)
 
 
 def of_scheduling(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find a policy, priority, nice value or CPU that cannot be had."""
-    yield from of_policy(options, facts)
-    yield from of_nice(options, facts)
-    if options.cpu_list is not None:
-        yield from of_cpus(options.cpu_list, facts.possible_cpus)
+    if options.sched is None and options.nice is None and options.cpu_list is None:
+        return ()
+    from rtlaunch.core import asked
 
-
-def of_cpus(asked: tuple[int, ...], allowed: frozenset[int]) -> Iterable[Finding]:
-    """Find CPUs that the cpuset of this process keeps from us."""
-    from rtlaunch.core.units import format_cpus
-
-    missing = frozenset(asked) - allowed
-    values = {"asked": list(asked), "allowed": sorted(allowed)}
-    if missing == frozenset(asked):
-        yield Finding(
-            "cpu-unavailable",
-            f"CPUs {format_cpus(asked)} were asked for; only {format_cpus(allowed)} may be used "
-            "here",
-            why="the cpuset of this process allows no others (sched_setaffinity(2), EINVAL)",
-            values=values,
-        )
-    elif missing:
-        yield Finding(
-            "cpu-unavailable",
-            f"CPUs {format_cpus(missing)} of {format_cpus(asked)} may not be used here",
-            why="the kernel would leave them out without a word",
-            values=values,
-        )
-
-
-def of_policy(options: Options, facts: Facts) -> Iterable[Finding]:
-    """Find a real-time policy without CAP_SYS_NICE and above RLIMIT_RTPRIO."""
-    if options.sched is None or options.sched.policy not in REALTIME_POLICIES:
-        return
-    policy, priority = options.sched.policy, options.sched.priority
-    allowed = facts.limits["rtprio"].soft
-    if _effective(facts, caps.CAP_SYS_NICE) or limits.at_most(priority, allowed):
-        return
-    yield Finding(
-        "sched-denied",
-        f"{policy} priority {priority} was asked for; RLIMIT_RTPRIO is {allowed}, "
-        "no CAP_SYS_NICE",
-        why="sched_setscheduler(2) gives real-time priorities up to RLIMIT_RTPRIO only",
-        values={"policy": policy, "priority": priority, "rtprio": allowed},
-    )
-
-
-def of_nice(options: Options, facts: Facts) -> Iterable[Finding]:
-    """Find a nice value below what RLIMIT_NICE permits."""
-    if options.nice is None or options.nice >= facts.nice or _effective(facts, caps.CAP_SYS_NICE):
-        return
-    floor = 20 - facts.limits["nice"].soft
-    if facts.limits["nice"].soft != UNLIMITED and options.nice < floor:
-        yield Finding(
-            "sched-denied",
-            f"nice {options.nice} was asked for; RLIMIT_NICE permits {min(floor, 19)} at best, "
-            "no CAP_SYS_NICE",
-            why="setpriority(2) lowers the nice value to 20 - RLIMIT_NICE only",
-            values={"nice": options.nice, "floor": floor},
-        )
+    return asked.of_scheduling(options, facts)
 
 
 CHECKS: tuple[Callable[[Options, Facts], Iterable[Finding]], ...] = (

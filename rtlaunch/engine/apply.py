@@ -1,6 +1,6 @@
 """Performing the plan's actions in the child, between fork and exec.
 
-One function per action, found by its type. Each runs in the process that
+One function per action, found by the name of its type. Each runs in the process that
 becomes the target and must leave nothing but what its action says. An error
 is an OSError; the caller reports which action it was.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 
-from rtlaunch.core import plan
 from rtlaunch.core.limits import Limit
 from rtlaunch.core.numbers import CAPABILITY_NUMBERS, SCHED_POLICIES
 from rtlaunch.linux import prctl, rlimit
@@ -20,8 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from rtlaunch.core import asked_steps as asked
+    from rtlaunch.core import steps
 
-def set_limit(action: plan.SetLimit) -> None:
+
+def set_limit(action: steps.SetLimit) -> None:
     """Set one limit; ``max`` falls back to the hard limit in force, never to an error.
 
     A hard NOFILE above fs.nr_open, say, is EPERM even with CAP_SYS_RESOURCE.
@@ -35,27 +37,27 @@ def set_limit(action: plan.SetLimit) -> None:
         rlimit.put(change.name, Limit(change.before.hard, change.before.hard))
 
 
-def set_affinity(action: plan.SetAffinity) -> None:
+def set_affinity(action: asked.SetAffinity) -> None:
     """Bind to CPUs, and read back: the kernel leaves out what the cpuset forbids."""
     os.sched_setaffinity(0, action.cpus)
 
 
-def set_scheduler(action: plan.SetScheduler) -> None:
+def set_scheduler(action: asked.SetScheduler) -> None:
     """Set policy and priority."""
     os.sched_setscheduler(0, SCHED_POLICIES[action.policy], os.sched_param(action.priority))
 
 
-def set_nice(action: plan.SetNice) -> None:
+def set_nice(action: asked.SetNice) -> None:
     """Set the nice value."""
     os.setpriority(os.PRIO_PROCESS, 0, action.nice)
 
 
-def set_timer_slack(action: plan.SetTimerSlack) -> None:
+def set_timer_slack(action: asked.SetTimerSlack) -> None:
     """Set the timer slack."""
     prctl.set_timer_slack(action.slack_ns)
 
 
-def become_user(action: plan.BecomeUser) -> None:
+def become_user(action: asked.BecomeUser) -> None:
     """Change groups, then the group, then the user: the last gives up the right to the others."""
     account = action.account
     if action.keep:
@@ -67,7 +69,7 @@ def become_user(action: plan.BecomeUser) -> None:
     os.setresuid(account.uid, account.uid, account.uid)
 
 
-def raise_ambient(action: plan.RaiseAmbient) -> None:
+def raise_ambient(action: asked.RaiseAmbient) -> None:
     """Make capabilities inheritable, then ambient, which needs both sets."""
     numbers = tuple(CAPABILITY_NUMBERS[name] for name in action.caps)
     prctl.add_capabilities(numbers)
@@ -77,12 +79,12 @@ def raise_ambient(action: plan.RaiseAmbient) -> None:
         libc.raise_ambient(number)
 
 
-def set_no_new_privs(action: plan.SetNoNewPrivs) -> None:
+def set_no_new_privs(action: asked.SetNoNewPrivs) -> None:
     """Give up gaining privileges by exec."""
     prctl.set_no_new_privs()
 
 
-def set_thp(action: plan.SetThp) -> None:
+def set_thp(action: asked.SetThp) -> None:
     """Set who may have transparent huge pages, and read it back."""
     from rtlaunch.linux import libc
 
@@ -91,21 +93,21 @@ def set_thp(action: plan.SetThp) -> None:
         raise OSError(errno.EINVAL, "PR_GET_THP_DISABLE says otherwise")
 
 
-def set_thread_stack(action: plan.SetThreadStack) -> None:
+def set_thread_stack(action: asked.SetThreadStack) -> None:
     """Set the stack limit that glibc will read."""
     rlimit.put_soft("stack", action.size)
 
 
-PERFORM: dict[type, Callable[[Any], None]] = {
-    plan.SetLimit: set_limit,
-    plan.SetAffinity: set_affinity,
-    plan.SetScheduler: set_scheduler,
-    plan.SetNice: set_nice,
-    plan.SetTimerSlack: set_timer_slack,
-    plan.BecomeUser: become_user,
-    plan.RaiseAmbient: raise_ambient,
-    plan.SetNoNewPrivs: set_no_new_privs,
-    plan.SetThp: set_thp,
-    plan.SetThreadStack: set_thread_stack,
+# By the name of the step's type: the types of rare steps are not imported for a table.
+PERFORM: dict[str, Callable[[Any], None]] = {
+    "SetLimit": set_limit,
+    "SetAffinity": set_affinity,
+    "SetScheduler": set_scheduler,
+    "SetNice": set_nice,
+    "SetTimerSlack": set_timer_slack,
+    "BecomeUser": become_user,
+    "RaiseAmbient": raise_ambient,
+    "SetNoNewPrivs": set_no_new_privs,
+    "SetThp": set_thp,
+    "SetThreadStack": set_thread_stack,
 }
-

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
-    from rtlaunch.core.plan import Action
+    from rtlaunch.core.steps import Step
     from rtlaunch.engine.inherit import Inherited
     from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.listener import Listener
@@ -56,7 +56,7 @@ def keep_pdeathsig(options: Options) -> Options:
 def change_places(
     options: Options,
     facts: Facts,
-    actions: tuple[Action, ...],
+    actions: tuple[Step, ...],
     inherited: Inherited,
     channels: tuple[_socket.socket, _socket.socket],
     listener: Listener,

@@ -22,9 +22,11 @@ from rtlaunch.core.findings import (
     Refusal,
     first_refusal,
 )
+from rtlaunch.core.identity import target_credentials
 from rtlaunch.core.mode import EXEC, choose
 from rtlaunch.core.record import replace
 from rtlaunch.core.settings import without_twins
+from rtlaunch.core.steps import Execute, SetLimit, Trace
 from rtlaunch.engine import channel, inherit, spawn
 from rtlaunch.engine.survey import judge, survey
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
     from rtlaunch.core.outcome import Outcome
+    from rtlaunch.core.steps import Step
     from rtlaunch.engine.inherit import Inherited
     from rtlaunch.engine.listener import Listener
     from rtlaunch.engine.sentry import Sentry
@@ -111,7 +114,7 @@ def carry_out(
     options: Options,
     facts: Facts,
     found: tuple[Finding, ...],
-    actions: tuple[planning.Action, ...],
+    actions: tuple[Step, ...],
     inherited: Inherited,
     listener: Listener,
     story: Story,
@@ -140,7 +143,8 @@ def carry_out(
     supervisor.handshake.promise = promise
     story.outcome.time.forked_ns = forked_ns
     write_facts(options, facts, story.outcome)
-    write_heap(actions, story.outcome)
+    if facts.heap is not None:
+        write_heap(actions, story.outcome)
     for finding in found:
         listener.finding(finding)
     supervisor.run(pid)
@@ -151,7 +155,7 @@ def carry_out(
 def start_child(
     options: Options,
     facts: Facts,
-    actions: tuple[planning.Action, ...],
+    actions: tuple[Step, ...],
     inherited: Inherited,
     theirs: _socket.socket,
 ) -> int:
@@ -179,7 +183,7 @@ def start_child(
 def make_supervisor(
     options: Options,
     facts: Facts,
-    actions: tuple[planning.Action, ...],
+    actions: tuple[Step, ...],
     listener: Listener,
     ours: _socket.socket,
     story: Story,
@@ -192,8 +196,8 @@ def make_supervisor(
 
     if detached:
         from rtlaunch.engine.detach import SideProcess as Supervisor
-    execute = next(action for action in actions if isinstance(action, planning.Execute))
-    traced = any(isinstance(action, planning.Trace) for action in actions)
+    execute = next(action for action in actions if isinstance(action, Execute))
+    traced = any(isinstance(action, Trace) for action in actions)
     outcome = story.outcome
     sentry = (story.sentry or Sentry)(options, facts, outcome, listener)
     handshake = Handshake(options, facts, outcome, listener, sentry.arm, sentry.sees_exec)
@@ -208,7 +212,7 @@ def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
     host.name, host.kernel, host.arch = facts.host.name, facts.host.kernel, facts.host.arch
     host.page_bytes = facts.host.page_bytes
     outcome.budget = preflight.budgeted(options, facts)
-    who = planning.target_credentials(options, facts)
+    who = target_credentials(options, facts)
     outcome.target.argv = facts.target.argv
     outcome.target.uid, outcome.target.gid = who.euid, who.egid
     chosen = choose(options, facts)
@@ -222,24 +226,26 @@ def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
         outcome.thp.asked = options.thp
         outcome.thp.before = thp.policy_for(facts.shape.thp_disabled, facts.shape.thp_system)
     for action in planning.before_exec(options, facts):
-        if isinstance(action, planning.SetLimit):
+        if isinstance(action, SetLimit):
             before = action.change.before
             outcome.limits[action.change.name] = Limit(
                 asked=action.change.asked, before=(before.soft, before.hard)
             )
 
 
-def write_heap(actions: Sequence[planning.Action], outcome: Outcome) -> None:
+def write_heap(actions: Sequence[Step], outcome: Outcome) -> None:
     """Write down the heap that was asked for, and what the C library is told."""
+    from rtlaunch.core.asked_steps import ReserveHeap
+
     for action in actions:
-        if isinstance(action, planning.ReserveHeap):
+        if isinstance(action, ReserveHeap):
             outcome.heap.asked_bytes = action.heap_bytes or None
             outcome.heap.variables = {"GLIBC_TUNABLES": action.tunables}
 
 
 def conclude(
     supervisor: Supervisor,
-    actions: Sequence[planning.Action],
+    actions: Sequence[Step],
     facts: Facts,
     outcome: Outcome,
 ) -> None:
@@ -262,30 +268,17 @@ def fork_failed(error: OSError) -> Finding:
     )
 
 
-# The finding for an action that the kernel refused although preflight saw nothing against it.
-ACTION_CODES = {
-    planning.SetLimit: "limit-raise",
-    planning.SetAffinity: "cpu-unavailable",
-    planning.SetScheduler: "sched-denied",
-    planning.SetNice: "sched-denied",
-    planning.BecomeUser: "user-denied",
-    planning.RaiseAmbient: "capability-missing",
-    planning.SetThp: "thp-unavailable",
-    planning.SetThreadStack: "thread-stack-size",
-}
-
-
 def failed_action(
-    actions: Sequence[planning.Action], facts: Facts, index: int, errno: int
+    actions: Sequence[Step], facts: Facts, index: int, errno: int
 ) -> Finding:
     """Say which action of the plan failed in the child, in the words that ``plan`` prints."""
     action = actions[index]
-    if isinstance(action, planning.Execute):
+    if isinstance(action, Execute):
         from rtlaunch.engine import classify
 
         return classify.diagnose(errno, facts.target, facts.account)
     return Finding(
-        ACTION_CODES.get(type(action), "launch-failed"),
+        action.refused_as,
         f"could not {action.describe()}: {os.strerror(errno)}",
         why="the kernel refused it in the process that was to become the program",
         values={**action.values(), "errno": errno},

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rtlaunch.core.findings import Finding
-    from rtlaunch.core.plan import Action
+    from rtlaunch.core.steps import Step
 
 # How long an image exec()ed in place may take to announce itself, ns; its loader may read from a
 # slow disk before the shim's constructor runs.
@@ -21,7 +21,7 @@ EXEC_PATIENCE_NS = 5_000_000_000
 class Listener:
     """Hears what happens and does nothing; a command overrides what it wants to tell."""
 
-    def plan(self, actions: Iterable[Action]) -> None:
+    def plan(self, actions: Iterable[Step]) -> None:
         """Hear what will be done, before anything is."""
 
     def step(self, text: str) -> None:

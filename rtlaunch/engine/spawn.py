@@ -11,7 +11,6 @@ from __future__ import annotations
 import _signal
 import os
 
-from rtlaunch.core import plan
 from rtlaunch.core.protocol import (
     CHANNEL_VARIABLE,
     EXIT_REFUSED,
@@ -22,16 +21,19 @@ from rtlaunch.core.protocol import (
     unpack,
 )
 from rtlaunch.engine import channel, inherit
-from rtlaunch.engine.apply import PERFORM
+from rtlaunch.engine.apply import PERFORM, become_user
 from rtlaunch.linux import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
+    from rtlaunch.core.asked_steps import BecomeUser, ReserveHeap
     from rtlaunch.core.facts import Account
     from rtlaunch.core.options import Options
+    from rtlaunch.core.steps import Execute, Step
 
 # login(1)'s variables, which systemd sets for User= as well (systemd.exec(5)).
 ACCOUNT_VARIABLES = {"HOME": "home", "USER": "name", "LOGNAME": "name", "SHELL": "shell"}
@@ -58,7 +60,7 @@ class Child:
     def __init__(
         self,
         options: Options,
-        actions: tuple[plan.Action, ...],
+        actions: tuple[Step, ...],
         theirs: _socket.socket,
         inherited: inherit.Inherited,
         launcher_pid: int,
@@ -73,7 +75,7 @@ class Child:
         self.account: Account | None = None
         self.failed = (0, 0)
         self.preloads = True
-        self.heap: plan.ReserveHeap | None = None
+        self.heap: ReserveHeap | None = None
 
     def become_target(self) -> None:
         """Do all that precedes exec, then exec; on failure tell the launcher which step it was."""
@@ -86,21 +88,25 @@ class Child:
                 return self.say_failed(index, error.errno or 0)
         return None
 
-    def perform(self, action: plan.Action, fd: int) -> None:
+    def perform(self, action: Step, fd: int) -> None:
         """Perform one action, if it is one that stands before exec."""
-        if isinstance(action, plan.Execute):
-            self.execute(action, fd)
-        elif isinstance(action, plan.Trace):
-            self.await_tracer()
-        elif isinstance(action, plan.ReserveHeap):
-            self.heap = action
-        elif type(action) in PERFORM:
-            PERFORM[type(action)](action)
-        if isinstance(action, plan.BecomeUser):
-            self.account = action.account
-            self.bind_to_launcher()  # the change of user cleared it
+        kind = type(action).__name__  # not the type: those of rare options are not imported
+        if kind in self.OWN:
+            self.OWN[kind](self, action, fd)
+        elif kind in PERFORM:
+            PERFORM[kind](action)
 
-    def await_tracer(self) -> None:
+    def become_user(self, action: BecomeUser, fd: int) -> None:
+        """Change the user, and die with the launcher still: the change cleared that."""
+        become_user(action)
+        self.account = action.account
+        self.bind_to_launcher()
+
+    def reserve_heap(self, action: ReserveHeap, fd: int) -> None:
+        """Keep it for the environment."""
+        self.heap = action
+
+    def await_tracer(self, action: Step, fd: int) -> None:
         """Wait until the launcher traces us, or says that it cannot and we may run unlocked."""
         answer, witness = channel.take(self.channel)
         if not answer:  # it is dead
@@ -116,7 +122,7 @@ class Child:
         if os.getppid() != self.launcher_pid:
             os._exit(EXIT_REFUSED)
 
-    def execute(self, action: plan.Execute, fd: int) -> None:
+    def execute(self, action: Execute, fd: int) -> None:
         """Exec the target, its end of the channel at ``fd``."""
         inherit.give_back(self.inherited)
         identity = os.fstat(fd)
@@ -132,6 +138,13 @@ class Child:
 
             environ = heap.environment(self.heap, preload, environ, os.getpid())
         os.execve(action.path, action.argv, environ)
+
+    OWN: dict[str, Callable[[Child, Any, int], None]] = {  # noqa: RUF012  (nobody writes to it)
+        "BecomeUser": become_user,
+        "Execute": execute,
+        "ReserveHeap": reserve_heap,
+        "Trace": await_tracer,
+    }
 
     def say_failed(self, index: int, errno: int) -> None:
         """Tell the launcher which action failed, with what errno."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rtlaunch.core import heap, heapfindings, plan, preflight
+from rtlaunch.core.asked_steps import ReserveHeap
 from rtlaunch.core.heap import HeapFacts
 from rtlaunch.core.record import replace
 from tests.unit.deciding import MIB, codes, facts, options
@@ -136,7 +137,7 @@ def test_a_contradiction_that_is_allowed_stands():
     found = preflight.findings(asked, contradicting)
     reserve = next(
         each for each in plan.make_plan(asked, contradicting, found)
-        if isinstance(each, plan.ReserveHeap)
+        if isinstance(each, ReserveHeap)
     )  # fmt: skip
     settings = dict(heap.parse_tunables(reserve.tunables))
     assert (settings["glibc.malloc.arena_max"], settings["glibc.malloc.mmap_max"]) == ("8", "0")
@@ -209,7 +210,7 @@ def test_an_allowed_allocator_is_left_alone():
     """--allow heap-allocator: no setting, no guest."""
     asked, foreign = options(heap="64M", allow="heap-allocator"), known(allocator="jemalloc")
     found = preflight.findings(asked, foreign)
-    assert plan.ReserveHeap not in [type(each) for each in plan.make_plan(asked, foreign, found)]
+    assert ReserveHeap not in [type(each) for each in plan.make_plan(asked, foreign, found)]
 
 
 def test_a_heap_larger_than_the_machine_is_refused():

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from rtlaunch.core.lockcosts import costs
-from rtlaunch.core.plan import Lock
+from rtlaunch.core.steps import Lock
 
 MIB = 1 << 20
 FORMS = [

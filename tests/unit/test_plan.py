@@ -5,9 +5,20 @@ from __future__ import annotations
 import errno
 
 from rtlaunch.core import plan, preflight
+from rtlaunch.core.asked_steps import (
+    BecomeUser,
+    RaiseAmbient,
+    SetAffinity,
+    SetNice,
+    SetNoNewPrivs,
+    SetScheduler,
+    SetTimerSlack,
+)
+from rtlaunch.core.identity import ambient_caps
 from rtlaunch.core.limits import Limit
 from rtlaunch.core.record import replace
 from rtlaunch.core.remedy import Context, remedy
+from rtlaunch.core.steps import Execute, Lock, SetLimit, Trace, WatchFaults
 from rtlaunch.core.target import Target
 from rtlaunch.core.units import UNLIMITED
 from rtlaunch.core.where import PLAIN, Where
@@ -25,15 +36,15 @@ def kinds(asked, known) -> list[type]:
 def test_a_plain_launch_raises_limits_then_starts_then_locks():
     """memlock and core first, then exec, then what the shim and the launcher do."""
     assert kinds(options(), facts()) == [
-        plan.SetLimit,
-        plan.SetLimit,
-        plan.Execute,
-        plan.Lock,
-        plan.WatchFaults,
+        SetLimit,
+        SetLimit,
+        Execute,
+        Lock,
+        WatchFaults,
     ]
     first, second = plan.make_plan(options(), facts())[:2]
-    assert isinstance(first, plan.SetLimit)
-    assert isinstance(second, plan.SetLimit)
+    assert isinstance(first, SetLimit)
+    assert isinstance(second, SetLimit)
     assert (first.change.name, second.change.name) == ("memlock", "core")
 
 
@@ -45,33 +56,33 @@ def test_privileges_are_used_before_they_are_given_up():
         limit="nofile=100",
     )  # fmt: skip
     assert kinds(asked, facts(account=NOBODY))[:9] == [
-        plan.SetLimit,
-        plan.SetAffinity,
-        plan.SetScheduler,
-        plan.SetNice,
-        plan.SetTimerSlack,
-        plan.BecomeUser,
-        plan.RaiseAmbient,
-        plan.SetNoNewPrivs,
-        plan.Execute,
+        SetLimit,
+        SetAffinity,
+        SetScheduler,
+        SetNice,
+        SetTimerSlack,
+        BecomeUser,
+        RaiseAmbient,
+        SetNoNewPrivs,
+        Execute,
     ]
 
 
 def test_the_lock_capability_is_kept_only_where_it_is_needed():
     """Dropping root, a limit that cannot be raised, and a capability that we hold."""
     dropping = options(user="nobody")
-    assert plan.ambient_caps(dropping, facts(who=LIMITED_ROOT, account=NOBODY)) == ("ipc_lock",)
-    assert plan.ambient_caps(dropping, facts(who=ROOT, account=NOBODY)) == ()
-    assert plan.ambient_caps(options(), facts(who=LIMITED_ROOT)) == ()
+    assert ambient_caps(dropping, facts(who=LIMITED_ROOT, account=NOBODY)) == ("ipc_lock",)
+    assert ambient_caps(dropping, facts(who=ROOT, account=NOBODY)) == ()
+    assert ambient_caps(options(), facts(who=LIMITED_ROOT)) == ()
     no_lock = options(user="nobody", lock="none")
-    assert plan.ambient_caps(no_lock, facts(who=LIMITED_ROOT, account=NOBODY)) == ()
+    assert ambient_caps(no_lock, facts(who=LIMITED_ROOT, account=NOBODY)) == ()
 
 
 def test_an_unlimited_hard_limit_needs_no_capability():
     """max raises soft to it, and the lock fits."""
     limits = dict(facts().limits) | {"memlock": Limit(MIB, UNLIMITED)}
     known = facts(who=LIMITED_ROOT, account=NOBODY, limits=limits)
-    assert plan.ambient_caps(options(user="nobody"), known) == ()
+    assert ambient_caps(options(user="nobody"), known) == ()
 
 
 def test_what_is_out_of_a_preloads_reach_runs_without_one():
@@ -80,7 +91,7 @@ def test_what_is_out_of_a_preloads_reach_runs_without_one():
     asked = options(allow="target-static", via="preload")
     found = preflight.findings(asked, known)
     execute = next(
-        action for action in plan.make_plan(asked, known, found) if isinstance(action, plan.Execute)
+        action for action in plan.make_plan(asked, known, found) if isinstance(action, Execute)
     )
     assert execute.preload == ""
 
@@ -89,7 +100,7 @@ def test_what_ptrace_reaches_is_traced_first():
     """The launcher must have hold of the child before it becomes anybody else."""
     asked = options(via="ptrace", user="nobody", memlock="inherit", core="inherit")
     steps = plan.make_plan(asked, facts(account=NOBODY), (), *preflight.way_in(asked, facts())[:1])
-    assert [type(step) for step in steps][:3] == [plan.Trace, plan.BecomeUser, plan.Execute]
+    assert [type(step) for step in steps][:3] == [Trace, BecomeUser, Execute]
     assert steps[0].describe() == "stop it at its exec by ptrace, and lock it from outside"
 
 
@@ -101,7 +112,7 @@ def test_a_static_program_keeps_the_preload_for_what_it_execs():
         way, _ = preflight.way_in(asked, known)
         steps = plan.make_plan(asked, known, found, way)
         assert codes(found) == []
-        assert [step.preload for step in steps if isinstance(step, plan.Execute)] == [preload]
+        assert [step.preload for step in steps if isinstance(step, Execute)] == [preload]
 
 
 def static_target() -> Target:
@@ -116,7 +127,7 @@ def test_a_waived_demand_takes_what_it_gets():
     asked = options(memlock="unlimited", allow="limit-raise")
     known = facts(who=LIMITED_ROOT)
     first = plan.make_plan(asked, known, preflight.findings(asked, known))[0]
-    assert isinstance(first, plan.SetLimit)
+    assert isinstance(first, SetLimit)
     assert not first.change.demanded
 
 
@@ -136,7 +147,7 @@ def test_what_is_so_already_is_no_step():
     limits = dict(facts().limits) | {"memlock": Limit(UNLIMITED, UNLIMITED)}
     known = facts(limits=limits, who=replace(ROOT, no_new_privs=True))
     asked = options(core="8M", limit="nofile=8M", no_new_privs="true")
-    assert kinds(asked, known) == [plan.Execute, plan.Lock, plan.WatchFaults]
+    assert kinds(asked, known) == [Execute, Lock, WatchFaults]
     changed = [step.change.name for step in plan.before_exec(asked, known)[:3]]
     assert changed == ["memlock", "core", "nofile"]
 

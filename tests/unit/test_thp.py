@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rtlaunch.core import plan, preflight, thp
+from rtlaunch.core.asked_steps import SetThp
 from rtlaunch.core.facts import Shape
 from tests.unit.deciding import codes, facts, options
 
@@ -96,7 +97,7 @@ def test_the_trap_is_no_news_to_who_wants_none():
 def steps(asked, facts_known):
     found = preflight.findings(asked, facts_known)
     return [
-        one for one in plan.make_plan(asked, facts_known, found) if isinstance(one, plan.SetThp)
+        one for one in plan.make_plan(asked, facts_known, found) if isinstance(one, SetThp)
     ]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from rtlaunch.core import plan, preflight, threadstack
+from rtlaunch.core.asked_steps import SetThreadStack
 from rtlaunch.core.facts import Shape
 from rtlaunch.core.limits import Limit
 from rtlaunch.core.record import replace
+from rtlaunch.core.steps import Execute
 from rtlaunch.core.target import Reach
 from rtlaunch.core.units import RLIMITS, UNLIMITED
 from tests.unit.deciding import MIB, codes, facts, options
@@ -121,7 +123,7 @@ def test_a_program_that_the_shim_does_not_reach_keeps_its_limit():
 def step(asked, known=None):
     """Return the step of the plan, if it has one, and what comes after it."""
     actions = plan.make_plan(asked, known or facts())
-    at = next((i for i, one in enumerate(actions) if isinstance(one, plan.SetThreadStack)), None)
+    at = next((i for i, one in enumerate(actions) if isinstance(one, SetThreadStack)), None)
     return None if at is None else (actions[at], actions[at + 1])
 
 
@@ -130,7 +132,7 @@ def test_the_limit_is_set_last_before_exec():
     asked = options(thread_stack="256K", no_new_privs="true", thp="never", nice="5")
     known = facts(shape=Shape(thp_system="madvise"))
     found, after = step(asked, known)
-    assert isinstance(after, plan.Execute)
+    assert isinstance(after, Execute)
     assert found.size == 256 * KIB
 
 
@@ -154,7 +156,7 @@ def test_allowed_to_go_without_it_is_not_set():
     known = facts(shim=None)
     asked = options(thread_stack="256K", best_effort="true")
     actions = plan.make_plan(asked, known, preflight.findings(asked, known))
-    assert plan.SetThreadStack not in [type(one) for one in actions]
+    assert SetThreadStack not in [type(one) for one in actions]
 
 
 def test_an_unlimited_stack_is_all_ones_to_the_shim():

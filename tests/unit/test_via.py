@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rtlaunch.core import plan, preflight, tracee
+from rtlaunch.core import preflight, tracee, way
 from rtlaunch.core.facts import Shim
 from rtlaunch.core.record import replace
 from rtlaunch.core.target import FileCaps, Reach
@@ -97,7 +97,7 @@ def test_a_machine_whose_registers_are_unknown_is_refused():
 
 def test_the_machines_are_those_whose_registers_are_known():
     """The plan promises no injection that the engine cannot do, and the other way round."""
-    assert set(plan.INJECTABLE) == {layout.machine for layout in tracee.BY_BYTES.values()}
+    assert set(way.INJECTABLE) == {layout.machine for layout in tracee.BY_BYTES.values()}
 
 
 KEEP = {"static": ("static", "x86_64"), "static-pie": ("static-pie", "x86_64")}
@@ -108,22 +108,22 @@ DROP = {"i386": ("dynamic", "i386"), "i386-static": ("static", "i386")}
 def test_a_static_program_passes_the_shim_on(linkage, machine):
     """Nothing reads LD_PRELOAD in it, and what it execs may be dynamic."""
     known = facts(target=target(machine, linkage))
-    assert plan.preloaded(options(), known, plan.PTRACE) == "/opt/shim.so"
-    assert plan.preloaded(options(via="ptrace"), known, plan.PTRACE) == ""
+    assert way.preloaded(options(), known, way.PTRACE) == "/opt/shim.so"
+    assert way.preloaded(options(via="ptrace"), known, way.PTRACE) == ""
 
 
 @pytest.mark.parametrize(("linkage", "machine"), DROP.values(), ids=DROP)
 def test_a_loader_is_not_given_what_it_would_complain_of(linkage, machine):
     """A 32-bit loader says on stderr that it ignores a 64-bit shim."""
     known = facts(target=target(machine, linkage))
-    assert plan.preloaded(options(), known, plan.PTRACE) == ""
+    assert way.preloaded(options(), known, way.PTRACE) == ""
 
 
 def test_a_shim_that_cannot_be_mapped_is_not_named():
     """On a noexec file system the loader would say so on stderr."""
     known = facts(shim=Shim("x86_64", "/noexec/s.so", "/noexec/s.so", noexec=True))
     assert preflight.way_in(options(), known)[0] == "ptrace"
-    assert plan.preloaded(options(), known, plan.PTRACE) == ""
+    assert way.preloaded(options(), known, way.PTRACE) == ""
 
 
 def test_children_are_not_reached_from_outside():
