@@ -6,14 +6,19 @@ those of the environment that runs the tests.
 
 from __future__ import annotations
 
+import marshal
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PACK = f"launch.{sys.implementation.cache_tag}.pack"
+# As rtlaunch.cli has it: Python's magic number, a digest, the size of the index.
+MARK_BYTES = len(MAGIC_NUMBER) + 16 + 4
 LIBRARIES = Path("lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 OFFLINE = ["--no-index", "--no-deps", "--no-build-isolation"]
@@ -73,3 +78,11 @@ def install(venv: Path, *what: str | Path, **how: object) -> None:
 def environment(**changes: str) -> dict[str, str]:
     """Return our own environment with ``changes``."""
     return {**os.environ, **changes}
+
+
+def packed_groups(package: Path) -> list[dict[str, str]]:
+    """Return the modules in the pack of an installed package, with their files, by groups."""
+    pack = (package / PACK).read_bytes()
+    _, places = marshal.loads(pack[MARK_BYTES:])
+    found = [marshal.loads(pack[start : start + size]) for start, size in places]
+    return [{name: file for name, file, _ in group} for group in found]

@@ -5,7 +5,6 @@ Each installation is made of one source distribution, unpacked in a path with a 
 
 from __future__ import annotations
 
-import marshal
 import shutil
 import subprocess
 import sys
@@ -215,15 +214,14 @@ def test_bytecode_is_in_place_after_install(venv: Path) -> None:
     assert uncompiled(libraries(venv)) == []
 
 
-PACK = f"launch.{sys.implementation.cache_tag}.pack"
+PACK = installs.PACK
 # What a launch by a bare name imports before main() and does not read from the pack.
 READS_THE_PACK = {"rtlaunch", "rtlaunch.cli"}
 
 
 def packed(package: Path) -> dict[str, str]:
     """Return the modules in the pack of an installed package, with their files."""
-    modules, _ = marshal.loads((package / PACK).read_bytes()[len(MAGIC_NUMBER) :])
-    return {name: file for name, (file, _) in modules.items()}
+    return {name: file for group in installs.packed_groups(package) for name, file in group.items()}
 
 
 def test_the_pack_has_all_that_a_launch_imports(venv: Path) -> None:
@@ -256,6 +254,27 @@ def test_the_pack_of_another_python_is_left_alone(venv: Path, run, tmp_path: Pat
     pack = libraries(moved) / PACK
     pack.write_bytes(b"\0\0\r\n" + pack.read_bytes()[len(MAGIC_NUMBER) :])
     assert run(moved / "bin" / "rtlaunch", "--", "echo", "x") == "x\n"
+
+
+def test_a_pack_that_is_replaced_meanwhile_is_not_read_on(venv: Path, tmp_path: Path) -> None:
+    """After an upgrade the places of the old index are not those of the new pack."""
+    moved = shutil.copytree(venv, tmp_path / "moved", symlinks=True)
+    pack = libraries(moved) / PACK
+    other = pack.read_bytes()
+    other = other[: len(MAGIC_NUMBER)] + bytes(16) + other[len(MAGIC_NUMBER) + 16 :]
+    late = "rtlaunch.engine.handshake"
+    assert late in installs.packed_groups(libraries(moved))[1]
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:2]\n"
+        "import rtlaunch.cli.launch\n"
+        f"open({str(pack)!r}, 'wb').write({other!r})\n"
+        f"import {late} as late; print(type(late.__loader__).__name__)\n"
+    )
+    script = tmp_path / "upgraded.py"
+    script.write_text(program)
+    python = [moved / "bin" / "python3", "-I", "-S", script, libraries(moved).parent]
+    ran = subprocess.run(python, capture_output=True, text=True, check=True)
+    assert ran.stdout == "SourceFileLoader\n"
 
 
 # ---- the environment ----
