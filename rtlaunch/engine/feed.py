@@ -25,7 +25,7 @@ _PARANOID_ALLOWS = 2
 
 
 class Feed:
-    """What perf tells of ``pid``; ``sample_minor`` asks for each minor fault, not just a count."""
+    """What perf tells of ``pid``; nothing of minor faults, unless ``sample_minor`` asks."""
 
     def __init__(self, pid: int, sample_minor: bool = False) -> None:
         self.pid = pid
@@ -34,7 +34,8 @@ class Feed:
         self._survived = False
         self._events: perf.Events | None = None
         self._held: list[Entry] = []
-        self._past: dict[int, int | None] = {MAJOR: 0, MINOR: 0}
+        # None of minor faults without events of their own: the kernel counts those in any case.
+        self._past: dict[int, int | None] = {MAJOR: 0, MINOR: 0 if sample_minor else None}
         self._past_lost: int | None = 0
 
     @property

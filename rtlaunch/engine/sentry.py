@@ -229,6 +229,8 @@ class Sentry(Observer):
             major, minor = result.perf_major, result.perf_minor
             if last is not None:
                 major = result.earlier_major + last.majflt - self.armed.majflt
+                if minor is None:  # perf counts them only where they are watched one by one
+                    minor = last.minflt - self.armed.minflt
                 if result.perf_major is not None:
                     book.unseen = max(0, major - result.perf_major)
             else:

@@ -55,7 +55,7 @@ class Wanted(Record):
 
     @property
     def samples_minor(self) -> bool:
-        """Whether minor faults must be seen one by one, and not only counted."""
+        """Whether minor faults must be seen one by one; the kernel counts them in any case."""
         return self.on_minor.do != "none" or self.max_minor is not None
 
 
@@ -63,7 +63,8 @@ class WatchResult(Record):
     """All that was seen; counts that were not taken, or not to the end, are None.
 
     ``perf_major`` and ``perf_minor`` are perf's counts after arming, without
-    those of images between their exec and their proof (``between_*``);
+    those of images between their exec and their proof (``between_*``); of minor
+    ones only where each was asked for;
     ``earlier_*`` is the part of them that fell before the last rearm(). Since
     perf may not see all that the start of an image faults in, the kernel's
     count of faults after arming is ``earlier_major`` + majflt now - majflt at

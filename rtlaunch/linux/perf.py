@@ -2,8 +2,10 @@
 
 One sampling event per CPU that the target may use, because an inherited event
 cannot be mapped with cpu -1; their rings also carry the target's address map,
-names, forks and exits. Minor faults have one counter without a ring. Beside
-them a sentinel hangs up at exec, which no record would wake us for.
+names, forks and exits. Minor faults have events only where each is asked for:
+every thread that starts pays for every event that it inherits, and the kernel
+counts them in any case (stat's minflt). A sentinel hangs up at exec, which no
+record would wake us for.
 
 Events are opened by pid on a target that stands still; none of this decides
 what a fault means.
@@ -99,12 +101,6 @@ def open_sampler(pid: int, cpu: int, variant: Variant, kind: int = MAJOR) -> int
     return libc.perf_event_open(_attr(config, flags, variant, sampling=True), pid, cpu)
 
 
-def open_counter(pid: int, variant: Variant) -> int:
-    """Open the counter of minor faults on any CPU, which never wakes anybody."""
-    flags = _INHERIT | _USE_CLOCKID
-    return libc.perf_event_open(_attr(_FAULTS_MINOR, flags, variant), pid, -1)
-
-
 def open_sentinel(pid: int, variant: Variant) -> int:
     """Open an event that counts nothing and ends with the image: poll(2) then says POLLHUP.
 
@@ -165,7 +161,6 @@ class Events:
         self.variant = Variant()
         self.ring_bytes = 0
         self.samplers: dict[int, list[int]] = {MAJOR: [], MINOR: []}
-        self.counters: list[int] = []
         self.sentinel = -1
         self._rings: list[Ring] = []
         self._sentinel_ring: Ring | None = None
@@ -185,8 +180,8 @@ class Events:
         return entries
 
     def count(self, kind: int) -> Count | None:
-        """Return what was counted of ``kind`` so far, in all threads; None if nothing counts."""
-        fds = self.samplers[kind] or (self.counters if kind == MINOR else [])
+        """Return what was counted of ``kind`` so far, in all threads; None if it has no events."""
+        fds = self.samplers[kind]
         if not fds:
             return None
         pairs = [os.read(fd, 16) for fd in fds]
@@ -199,9 +194,9 @@ class Events:
         """Unmap and close everything; a second call does nothing."""
         self.unmap()
         self._close_sentinel()
-        for fd in (*self.fds(), *self.counters):
+        for fd in self.fds():
             os.close(fd)
-        self.samplers, self.counters = {MAJOR: [], MINOR: []}, []
+        self.samplers = {MAJOR: [], MINOR: []}
 
     def _close_sentinel(self) -> None:
         if self._sentinel_ring:
@@ -289,8 +284,6 @@ def open_events(tids: Sequence[int], cpus: Sequence[int], sample_minor: bool) ->
         kinds = (MAJOR, MINOR) if sample_minor else (MAJOR,)
         for kind in kinds:
             _open_samplers(events, kind, tids, cpus)
-        if not sample_minor:
-            events.counters += [open_counter(tid, events.variant) for tid in tids]
         owners = [
             (fd, kind, cpu)
             for kind in kinds

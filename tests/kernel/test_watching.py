@@ -75,6 +75,11 @@ def major(run: Running) -> int:
     return int(run.ask("counts").split()[0])
 
 
+def minor(run: Running) -> int:
+    """Return the kernel's count of the target's minor faults."""
+    return int(run.ask("counts").split()[1])
+
+
 def report(run: Running) -> dict[str, Any]:
     """End the target and return the report."""
     run.end()
@@ -282,6 +287,20 @@ def test_arming_after_a_time(start: Any, rtlaunch: Launcher) -> None:
     assert times["armed_ns"] - times["go_ns"] == pytest.approx(1.5e9, rel=0.2)
     assert watch["before_arm"]["major"] == early >= 40
     assert watch["after_arm"]["major"] == late - early >= 7
+
+
+@pytest.mark.parametrize("source", ["perf", "proc"])
+def test_minor_faults_are_the_kernels_count(
+    start: Any, rtlaunch: Launcher, perf: None, source: str
+) -> None:
+    """Without an event that each thread would inherit; placed or not, none is missing."""
+    with start(rtlaunch, "--lock", "none", "--watch", source) as run:
+        early = minor(run)
+        run.ask("anonymous 300")
+        late = minor(run)
+        watch = report(run)["watch"]
+    assert watch["after_arm"]["minor"] >= late - early >= 300
+    assert 0 <= watch["before_arm"]["minor"] + watch["after_arm"]["minor"] - late < 30  # its end
 
 
 def test_arming_by_a_signal(start: Any, rtlaunch: Launcher, targets: Path) -> None:
