@@ -104,6 +104,8 @@ def of_policy(options: Options, facts: Facts) -> Iterable[Finding]:
         return
     policy, priority = options.sched.policy, options.sched.priority
     allowed = facts.limits["rtprio"].soft
+    if facts.no_realtime:
+        yield no_realtime_group(policy, priority, facts.no_realtime)
     if _effective(facts, caps.CAP_SYS_NICE) or limits.at_most(priority, allowed):
         return
     yield Finding(
@@ -112,6 +114,21 @@ def of_policy(options: Options, facts: Facts) -> Iterable[Finding]:
         "no CAP_SYS_NICE",
         why="sched_setscheduler(2) gives real-time priorities up to RLIMIT_RTPRIO only",
         values={"policy": policy, "priority": priority, "rtprio": allowed},
+    )
+
+
+def no_realtime_group(policy: str, priority: int, group: str) -> Finding:
+    """Return the finding for a group without real-time tasks, which no capability overrides."""
+    file = f"{group}/cpu.rt_runtime_us"
+    return Finding(
+        "sched-denied",
+        f"{policy} priority {priority} was asked for; {file} is 0",
+        why="a cgroup without a share of real-time may hold no such task, whoever asks: EPERM "
+        "(CONFIG_RT_GROUP_SCHED, kernel/sched/syscalls.c)",
+        values={"policy": policy, "priority": priority, "cgroup": group},
+        set_by=f"the cpu cgroup {group}, of version 1: new groups begin with 0",
+        try_now=f"echo 100000 >{file}   # us of each second",
+        for_good="start outside of that group, or boot with rt_group_sched=0 if the kernel has it",
     )
 
 

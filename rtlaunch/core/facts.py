@@ -74,9 +74,10 @@ class Facts(Record):
 
     ``cpus`` is the affinity mask, ``possible_cpus`` the CPUs that our cpuset
     lets us ask for; ``account`` is None without ``--user``; ``shim`` is None
-    when the package holds none for this machine; ``memory`` is None where nobody asked. The last
-    three are read only where somebody asks for exec mode, or a service manager's variables are
-    there.
+    when the package holds none for this machine; ``memory`` is None where nobody asked.
+    ``no_realtime`` is the directory of our cpu cgroup where that may hold no real-time task, and
+    empty where it may or nobody asked. The last three are read only where somebody asks for exec
+    mode, or a service manager's variables are there.
     """
 
     host: Host
@@ -95,6 +96,7 @@ class Facts(Record):
     hugepages: HugeFacts | None = None
     memory: Memory | None = None
     heap: HeapFacts | None = None
+    no_realtime: str = ""
     parent_is_manager: bool = False
     at_terminal: bool = False
     is_subreaper: bool = False

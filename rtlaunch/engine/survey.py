@@ -14,6 +14,7 @@ from rtlaunch.core.facts import Account, Facts, Host, Shape
 from rtlaunch.core.findings import Finding, Refusal
 from rtlaunch.core.limits import Limit
 from rtlaunch.core.mode import EXEC
+from rtlaunch.core.numbers import REALTIME_POLICIES
 from rtlaunch.core.record import replace
 from rtlaunch.core.target import Reach
 from rtlaunch.engine import classify, shims
@@ -63,6 +64,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
         hugepages=read_hugepages(options, environ),
         memory=memory.read_memory(),
         heap=read_heap(options, target, machine, environ),
+        no_realtime=read_no_realtime(options),
         **read_surroundings(options, host, environ),
     )
 
@@ -84,6 +86,15 @@ def read_surroundings(
         "at_terminal": os.isatty(0),
         "is_subreaper": prctl.is_subreaper(),
     }
+
+
+def read_no_realtime(options: Options) -> str:
+    """Return our cpu cgroup if a real-time policy is asked for and it may hold no such task."""
+    if options.sched is None or options.sched.policy not in REALTIME_POLICIES:
+        return ""
+    from rtlaunch.linux import cpugroup
+
+    return cpugroup.without_realtime()
 
 
 def read_hugepages(options: Options, environ: Mapping[str, str]) -> HugeFacts | None:

@@ -62,6 +62,35 @@ def test_policy_and_priority(rtlaunch, waiter, asked):
     assert (report["sched"]["policy"], report["sched"]["priority"]) == (name, seen[1])
 
 
+@pytest.fixture
+def cpu_group():
+    """A new cpu cgroup of version 1, which has no share of real-time."""
+    group = Path("/sys/fs/cgroup/cpu") / f"rtlaunch-sched-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        skip("no-rt-group")
+    try:
+        if not (group / "cpu.rt_runtime_us").exists():
+            skip("no-rt-group")
+        yield group
+    finally:
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), f"{group} is not empty")
+        group.rmdir()
+
+
+def test_a_group_without_real_time_is_named_before_it_starts(rtlaunch, cpu_group):
+    """CAP_SYS_NICE does not help there: the file is named, and with a share in it all is well."""
+    share = cpu_group / "cpu.rt_runtime_us"
+    rtlaunch.prefix = ["sh", "-c", f'echo $$ >{cpu_group}/cgroup.procs; exec "$@"', "sh"]
+    refused = rtlaunch.run("--sched", "fifo:10", "--", "echo", "started")
+    assert (refused.code, refused.out) == (125, "")
+    assert f"refused [sched-denied]: fifo priority 10 was asked for; {share} is 0" in refused.err
+    assert f"try now: echo 100000 >{share}" in " ".join(refused.err.split())
+    share.write_text("100000")
+    assert rtlaunch.run("--sched", "fifo:10", "--", "echo", "started").out == "started\n"
+
+
 def test_the_policy_reaches_later_threads_and_children(rtlaunch):
     """What the target starts inherits it, as from chrt."""
     ran = rtlaunch.run("--sched", "fifo:10", "--", "sh", "-c", "cat /proc/self/stat; echo end")
