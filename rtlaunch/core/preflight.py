@@ -250,9 +250,9 @@ def of_hugepages(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find leases of huge pages that cannot be had, or not used."""
     if not options.hugepages:
         return ()
-    from rtlaunch.core import hugepages
+    from rtlaunch.core import hugefindings
 
-    return hugepages.findings(options, facts)
+    return hugefindings.findings(options, facts)
 
 
 def of_thread_stack(options: Options, facts: Facts) -> Iterable[Finding]:

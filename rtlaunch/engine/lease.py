@@ -9,6 +9,7 @@ from __future__ import annotations
 import _signal
 import os
 
+from rtlaunch.core import hugefindings
 from rtlaunch.core import hugepages as deciding
 from rtlaunch.core.findings import Finding, Refusal
 from rtlaunch.core.hugepages import HugeFacts
@@ -19,7 +20,7 @@ from rtlaunch.core.record import replace
 from rtlaunch.engine import inherit, ledger, shims
 from rtlaunch.engine.ledger import Books, Short
 from rtlaunch.linux import hugepages as pools
-from rtlaunch.linux import state
+from rtlaunch.linux import processes, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,14 +71,14 @@ def look_into(folder: str) -> tuple[str, tuple[Lease, ...]]:
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         return f"uid {os.geteuid()} may not write to it", ()
     try:
-        here = ledger.namespace()
+        here = processes.namespace()
         leases = ledger.peek(folder, os.geteuid()).leases
     except (OSError, state.UnsafeError) as error:
         return reason(error), ()
     return "", tuple(
         lease
         for lease in leases
-        if ledger.is_alive(lease.launcher, here) or ledger.is_alive(lease.target, here)
+        if processes.is_alive(lease.launcher, here) or processes.is_alive(lease.target, here)
     )
 
 
@@ -130,7 +131,7 @@ class Held:
         """Lease what was asked for, all of it or nothing; Refusal with the finding."""
         if not self.wanted or not self.folder:
             return
-        self.launcher = ledger.identify(os.getpid())
+        self.launcher = processes.identify(os.getpid())
         try:
             with Books(self.folder) as books:
                 inherit.block_signals()  # what is begun is brought to an end
@@ -167,11 +168,11 @@ class Held:
         lacked = of_size(mine, short.size.page_bytes)
         self.wanted = ()
         if not pools.may_write(short.size.page_bytes):
-            return deciding.denied(short.size, lacked, others)
+            return hugefindings.denied(short.size, lacked, others)
         whole = sum(lease.count for lease in lacked)
         got = max(0, whole - short.missing)
         now = pools.read_size(short.size.page_bytes, books.nodes)
-        return deciding.short(now, lacked, others, got, short.error)
+        return hugefindings.short(now, lacked, others, got, short.error)
 
     def yield_to_keys(self, blocked: Collection[int]) -> None:
         """Let a key that was pressed meanwhile end us, as it would have, with nothing left behind.
@@ -203,7 +204,7 @@ class Held:
     def promise(self, books: Books, pid: int) -> Finding | None:
         """Name the target in our leases, and take the pages again that somebody else took."""
         mine = self.mine(books)
-        target = ledger.identify(pid)
+        target = processes.identify(pid)
         books.exchange(mine, [replace(lease, target=target) for lease in mine])
         try:
             for page_bytes in self.sizes:

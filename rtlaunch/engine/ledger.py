@@ -15,7 +15,7 @@ from rtlaunch.core import ledger as texts
 from rtlaunch.core.ledger import Lease, Mark, Process, of_size
 from rtlaunch.core.record import replace
 from rtlaunch.linux import hugepages as pools
-from rtlaunch.linux import proc, state
+from rtlaunch.linux import proc, processes, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rtlaunch.core.ledger import Ledger
 
 FILE, LOCK, DAMAGED = "hugepages", "hugepages.lock", "hugepages.damaged"
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 ROOTS_OWN = "/run/rtlaunch"
 
 GROWTH_TRIES = 200  # an administrator who shrinks the pool meanwhile takes some of them
@@ -38,8 +37,6 @@ OPENED_NS = 2_000_000
 OVERLAPPED_NS = 20_000_000
 PAUSE_S = 0.001
 
-MOST_DESCENDANTS = 64
-START = 20  # of the words behind the name in /proc/PID/stat, the one with the start (from 1)
 
 
 class Short(Exception):
@@ -52,58 +49,6 @@ class Short(Exception):
         self.error = error
 
 
-# --- processes -----------------------------------------------------------------------------------
-
-
-def boot_id() -> str:
-    """Return the id of this boot."""
-    with open(BOOT_ID, encoding="ascii") as file:
-        return file.read().strip()
-
-
-def namespace() -> int:
-    """Return our pid namespace's inode."""
-    return os.stat("/proc/self/ns/pid").st_ino
-
-
-def identify(pid: int) -> Process | None:
-    """Return who ``pid`` is; None if it has ended, be it reaped or not."""
-    start = started(pid)
-    return None if start is None else Process(pid, start, namespace())
-
-
-def started(pid: int) -> int | None:
-    """Return when a process was started, in ticks since boot; None if it has ended."""
-    try:
-        state, *fields = proc.read_stat(pid).rpartition(") ")[2].split(" ", START)
-    except OSError:
-        return None
-    return None if state in "ZX" else int(fields[START - 2])
-
-
-def is_alive(process: Process | None, here: int) -> bool:
-    """Tell whether a process of the ledger lives; of another pid namespace that is assumed."""
-    if process is None:
-        return False
-    return process.namespace != here or started(process.pid) == process.start
-
-
-def descendants(pid: int) -> Iterable[int]:
-    """Yield a process and those below it, some dozens at most."""
-    todo, seen = [pid], 0
-    while todo and seen < MOST_DESCENDANTS:
-        pid, seen = todo.pop(), seen + 1
-        yield pid
-        try:
-            for tid in proc.thread_ids(pid):
-                todo += map(int, proc.read_text(pid, f"task/{tid}/children").split())
-        except OSError:
-            continue  # it ended, or the kernel does not say
-
-
-# --- the books -----------------------------------------------------------------------------------
-
-
 def peek(folder: str, owner: int) -> Ledger:
     """Read a ledger without the lock, as a whole file was put there last; empty if there is none.
 
@@ -112,10 +57,10 @@ def peek(folder: str, owner: int) -> Ledger:
     try:
         directory = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return texts.Ledger(boot_id())
+        return texts.Ledger(processes.boot_id())
     try:
         state.check(os.fstat(directory), owner)
-        return texts.read(state.read(directory, FILE, owner), boot_id())[0]
+        return texts.read(state.read(directory, FILE, owner), processes.boot_id())[0]
     finally:
         os.close(directory)
 
@@ -142,8 +87,8 @@ class Books:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.boot_id = boot_id()
-        self.namespace = namespace()
+        self.boot_id = processes.boot_id()
+        self.namespace = processes.namespace()
         self.nodes = pools.nodes()
         self.foreign = of_root() if os.geteuid() != 0 else ()
         self.damaged = False
@@ -205,8 +150,8 @@ class Books:
         dead = tuple(
             lease
             for lease in self.ledger.leases
-            if not is_alive(lease.launcher, self.namespace)
-            and (strictly or not is_alive(lease.target, self.namespace))
+            if not processes.is_alive(lease.launcher, self.namespace)
+            and (strictly or not processes.is_alive(lease.target, self.namespace))
         )
         self.strike(dead)
         return dead
@@ -240,7 +185,7 @@ class Books:
             if lease.target and lease.unclaimed and lease.target.namespace == self.namespace:
                 by_target.setdefault(lease.target, []).append(lease)
         for target, lent in by_target.items():
-            if is_alive(target, self.namespace):
+            if processes.is_alive(target, self.namespace):
                 self.exchange(lent, self.claimed(target.pid, lent))
 
     def claimed(self, pid: int, leases: Sequence[Lease]) -> Sequence[Lease]:
@@ -248,7 +193,7 @@ class Books:
 
         What processes share is counted by each of them: the most counts, not the sum.
         """
-        for each in descendants(pid):
+        for each in processes.descendants(pid):
             leases = deciding.claim(leases, self.touched(each, leases[0].page_bytes))
             if not any(lease.unclaimed for lease in leases):
                 break

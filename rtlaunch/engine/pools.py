@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from rtlaunch.core import hugefindings
 from rtlaunch.core import hugepages as deciding
 from rtlaunch.core.findings import Refusal
 from rtlaunch.core.ledger import NOTHING, of_size
@@ -16,7 +17,7 @@ from rtlaunch.engine import inherit, ledger, shims
 from rtlaunch.engine.lease import look_into, reason, unusable
 from rtlaunch.engine.ledger import Books
 from rtlaunch.linux import hugepages as pools
-from rtlaunch.linux import proc, state
+from rtlaunch.linux import proc, processes, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def listing(environ: Mapping[str, str]) -> Listing:
     sizes = tuple(pools.read_size(size, nodes) for size in pools.page_sizes())
     whole = [] if unsafe else [ledger.peek(folder, os.geteuid())]
     whole += roots()
-    here = ledger.namespace()
+    here = processes.namespace()
     leases = [lease for one in whole for lease in one.leases]
     shown = tuple(
-        Shown(lease, name_of(lease), ledger.is_alive(lease.launcher, here)) for lease in leases
+        Shown(lease, name_of(lease), processes.is_alive(lease.launcher, here)) for lease in leases
     )
     return Listing(folder, unsafe, sizes, tuple(mark for one in whole for mark in one.pools), shown)
 
@@ -107,7 +108,9 @@ def reserve(environ: Mapping[str, str], asked: Sequence[HugePages]) -> None:
     known = {size: pools.read_size(size, pools.nodes()) for size in pools.page_sizes()}
     for each in asked:
         size = known.get(each.page_bytes)
-        finding = deciding.unknown_size(each, known) or (size and deciding.unknown_node(each, size))
+        finding = hugefindings.unknown_size(each, known)
+        if size:
+            finding = hugefindings.unknown_node(each, size)
         if finding:
             raise Refusal(finding)
     with open_books(environ) as books:
@@ -165,21 +168,21 @@ def raise_base(books: Books, asked: HugePages, more: int) -> None:
         try:
             size = books.put(size, deciding.Write(asked.node, old.persistent + more))
         except OSError as error:
-            raise Refusal(deciding.short(size, wanted, (), 0, reason(error))) from None
+            raise Refusal(hugefindings.short(size, wanted, (), 0, reason(error))) from None
         more -= adopt(books, page_bytes, before)
         if more <= 0:
             return
     got = wanted[0].count - more
-    raise Refusal(deciding.short(size, wanted, books.leases(page_bytes), got))
+    raise Refusal(hugefindings.short(size, wanted, books.leases(page_bytes), got))
 
 
 def refuse_what_cannot_be(size: Size, wanted: Sequence[Lease], more: int) -> None:
     """Refuse what memory cannot hold, or what is not ours to do, before the pool is touched."""
     available = pools.meminfo()["MemAvailable"]
     if not pools.may_write(size.page_bytes):
-        raise Refusal(deciding.denied(size, wanted, ()))
+        raise Refusal(hugefindings.denied(size, wanted, ()))
     if more * size.page_bytes > available:
-        raise Refusal(deciding.unavailable(size, wanted, (), available, "what is available"))
+        raise Refusal(hugefindings.unavailable(size, wanted, (), available, "what is available"))
 
 
 def adopt(books: Books, page_bytes: int, before: Mapping[int | None, Mark]) -> int:
