@@ -59,6 +59,7 @@ SHIM = [
 GUESTS = {
     "shim": ("shim.c", SHIM),
     "heap": ("heap.c", [*SHIM, "-Wl,-z,initfirst"]),
+    "standalone": ("standalone.c", SHIM),
 }
 
 # At a fixed address: without a libc nothing would relocate it.

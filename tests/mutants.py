@@ -71,7 +71,12 @@ MUTANTS = (
     Mutant(
         "the stack is not touched",
         SHIM,
-        (("    prefault_stack(told, &record);\n", "    (void)&prefault_stack;\n"),),
+        (
+            (
+                "stack = touch_stack(told->stack_bytes, told->stack_low);\n",
+                "stack = {0, sizeof touch_stack};\n",
+            ),
+        ),
         (LOCK,),
     ),
     Mutant(
@@ -79,8 +84,8 @@ MUTANTS = (
         SHIM,
         (
             (
-                "    if (!told->stack_limit || sys_prlimit_stack(told->stack_limit) == 0)\n",
-                "    if (!told->stack_limit || sizeof sys_prlimit_stack)\n",
+                "    if (!told->stack_limit || sys_prlimit_stack(told->stack_limit) == 0) {\n",
+                "    if (!told->stack_limit || sizeof sys_prlimit_stack) {\n",
             ),
         ),
         (THREAD_STACK,),

@@ -1,5 +1,5 @@
 /*
- * settings.h - how a guest reads what the launcher wrote into the environment: numbers, in hexadecimal.
+ * settings.h - how a guest reads what was written for it into the environment: numbers.
  *
  * Why it is shared: each guest is one file without a libc, and none may read a setting in a way of its own.
  * It must not look at anything but the list that it is given.
@@ -25,7 +25,7 @@ static const char *setting_text(char **list, const char *name)
 }
 
 /* Return the value of a lower-case hexadecimal digit, or -1. */
-static int hex_digit(char digit)
+static inline int hex_digit(char digit)
 {
     if (digit >= '0' && digit <= '9')
         return digit - '0';
@@ -35,7 +35,7 @@ static int hex_digit(char digit)
 }
 
 /* Read one number of at most 16 digits that ends with `end`; return what follows it, NULL if it is none. */
-static const char *hex_number(const char *text, char end, uint64_t *number)
+static inline const char *hex_number(const char *text, char end, uint64_t *number)
 {
     const char *at = text;
 

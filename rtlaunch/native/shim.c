@@ -20,7 +20,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <asm/mman.h>
 #include <linux/fcntl.h>
 #include <linux/prctl.h>
 #include <linux/resource.h>
@@ -28,6 +27,7 @@
 #include <linux/uio.h>
 
 #include ARCH_HEADER
+#include "lock.h"
 #include "protocol.h"
 #include "settings.h"
 
@@ -47,18 +47,11 @@
 #define MSG_TRUNC 0x20
 #define CLOCK_MONOTONIC 1
 #define EINTR 4
-#define EINVAL 22
 #define EPROTO 71
 #define SIGKILL 9
 
-#define MCL_ALL (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)
-
 /* How far below the channel a kept descriptor is looked for. */
 #define NEAR 8
-
-/* Touching each 4096th byte touches each page, whatever the page size: none is smaller. */
-#define SMALLEST_PAGE 4096
-#define PAGE_MASK (~(uint64_t)(SMALLEST_PAGE - 1))
 
 /* struct user_msghdr and struct cmsghdr, include/linux/socket.h. */
 struct message_header {
@@ -136,11 +129,6 @@ static long sys_recv(int fd, struct rtl_message *message)
 static void sys_keep(int fd, int lowest)
 {
     arch_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, lowest, 0, 0, 0);
-}
-
-static long sys_mlockall(uint32_t flags)
-{
-    return arch_syscall(__NR_mlockall, (long)flags, 0, 0, 0, 0, 0);
 }
 
 /* Set the soft RLIMIT_STACK; the hard one stays as it is. */
@@ -255,43 +243,13 @@ static int is_doomed(void)
     return sys_prctl_get_pdeathsig() == SIGKILL;
 }
 
-/* Write to each page below our own frame, so that the stack has grown before it is locked. The frame's
- * own page is there already; what a leaf function keeps below its frame ends within the next one. */
-__attribute__((noinline)) static void prefault_stack(const struct rtl_message *told, struct rtl_message *record)
-{
-    uint64_t frame = (uint64_t)__builtin_frame_address(0);
-    uint64_t wanted = told->stack_bytes < frame ? frame - told->stack_bytes : 0;
-    uint64_t bottom = wanted & PAGE_MASK;
-    uint64_t page = frame & PAGE_MASK;
-
-    if (bottom < told->stack_low)
-        bottom = told->stack_low;
-    while (page >= SMALLEST_PAGE && page - SMALLEST_PAGE >= bottom) {
-        page -= SMALLEST_PAGE;
-        *(volatile char *)page = 0;
-    }
-    record->stack_low = page;
-    record->stack_bytes = frame - page;
-}
-
-/* Lock by these flags, if there are any; 0 or an errno. */
-static int32_t lock_all(uint32_t flags)
-{
-    return flags ? (int32_t)-sys_mlockall(flags) : 0;
-}
-
-/* Lock as told. A kernel without MCL_ONFAULT (before Linux 4.4) answers EINVAL: then all is locked and
- * populated at once, which costs memory that was to be saved and keeps the promise of no fault. */
+/* Lock as told, and note how long that took. */
 static void lock_memory(const struct rtl_message *told, struct rtl_message *record)
 {
     uint64_t before = sys_clock_monotonic_ns();
 
     record->flags = told->flags & MCL_ALL;
-    record->error = lock_all(record->flags);
-    if (record->error == EINVAL && record->flags & MCL_ONFAULT) {
-        record->flags &= ~(uint32_t)MCL_ONFAULT;
-        record->error = lock_all(record->flags);
-    }
+    record->error = lock_all(&record->flags);
     record->lock_ns = sys_clock_monotonic_ns() - before;
 }
 
@@ -303,8 +261,12 @@ static struct rtl_message lock(const struct rtl_message *told)
 {
     struct rtl_message record = {0};
 
-    if (!told->stack_limit || sys_prlimit_stack(told->stack_limit) == 0)
-        prefault_stack(told, &record);
+    if (!told->stack_limit || sys_prlimit_stack(told->stack_limit) == 0) {
+        struct touched stack = touch_stack(told->stack_bytes, told->stack_low);
+
+        record.stack_low = stack.low;
+        record.stack_bytes = stack.bytes;
+    }
     lock_memory(told, &record);
     record.time_ns = sys_clock_monotonic_ns();
     return record;

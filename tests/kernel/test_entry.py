@@ -94,7 +94,7 @@ def test_wheel_has_the_native_files_and_no_source_of_them(wheel: Path) -> None:
     scripts = {Path(name).name for name in names if ".data/scripts/" in name}
     native = {name for name in names if name.startswith("rtlaunch/native/")}
     assert scripts == {"rtlaunch", "rtlaunch-python"}
-    guests = ("shim", "heap")
+    guests = ("shim", "heap", "standalone")
     assert native == {f"rtlaunch/native/rtlaunch-{guest}-{machine()}.so" for guest in guests}
 
 
