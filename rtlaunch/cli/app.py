@@ -237,11 +237,19 @@ def _front(values: Mapping[str, object]) -> int:
 
 
 def _plan(values: Mapping[str, object]) -> int:
-    """Show what would be done, and every finding, without doing it: 0 would start, 125 not."""
+    """Show what would be done, and every finding, without doing it: 0 would start, 125 not.
+
+    With --as the same plan in the words of ENGINE, for it to do.
+    """
+    raw, command = _raw(values, SETTINGS), _words(values["command"])
+    environ, as_json = dict(os.environ), bool(values["json"])
+    if values["as_"] is not None:
+        from rtlaunch.cli import rendering
+
+        return rendering.run(str(values["as_"]), raw, command, environ, as_json)
     from rtlaunch.cli import plan
 
-    raw, command = _raw(values, SETTINGS), _words(values["command"])
-    return plan.run(raw, command, dict(os.environ), bool(values["json"]))
+    return plan.run(raw, command, environ, as_json)
 
 
 def _check(values: Mapping[str, object]) -> int:

@@ -29,7 +29,10 @@ COMPLETE_VARIABLE = "_RTLAUNCH_COMPLETE"  # set by the shell's completion script
 JSON = Row("json", ACTION, "", "", "as JSON", "")
 FOR = Row("for", "slack", "TIME", "none", "time to measure; then SIGTERM ends the program", "")
 WRITE = Row("write", "text", "FILE.toml", "none", "profile to make of what was measured", "")
-OWN_OPTIONS = {FIT: (FOR, WRITE, JSON)}
+ENGINES = ("systemd", "docker", "compose", "kubernetes", "limits.d", "env")
+AS = Row("as", "choice", "ENGINE", "none", f"in the words of {', '.join(ENGINES)}", "",
+         choices=ENGINES)  # fmt: skip
+OWN_OPTIONS = {FIT: (FOR, WRITE, JSON), "plan": (AS, JSON)}
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_")
 
 

@@ -19,5 +19,5 @@ BY_MANAGER = "0"
 
 
 def standalone_variable(flags: int, stack_bytes: int, pid: str) -> str:
-    """Return the value of ``_RTL_STANDALONE``; ``pid`` is a number, or what a shell makes one of."""
+    """Return the value of ``_RTL_STANDALONE``; ``pid`` is a number, or what a shell makes one."""
     return f"{flags}:{stack_bytes}:{pid}"

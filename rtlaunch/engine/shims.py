@@ -33,8 +33,13 @@ def find(machine: str, environ: Mapping[str, str]) -> Shim | None:
 
 def guest(name: str, machine: str, environ: Mapping[str, str]) -> str:
     """Return another guest as LD_PRELOAD can carry it; "" where there is none, or no way to."""
-    path = os.path.join(NATIVE, f"rtlaunch-{name}-{machine}.so")
+    path = path_of(name, machine)
     return preloadable(path, environ) if os.path.exists(path) else ""
+
+
+def path_of(name: str, machine: str) -> str:
+    """Return where the guest of that name lies, if this installation has it."""
+    return os.path.join(NATIVE, f"rtlaunch-{name}-{machine}.so")
 
 
 def preloadable(path: str, environ: Mapping[str, str]) -> str:

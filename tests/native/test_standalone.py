@@ -237,14 +237,15 @@ def test_without_proc_nothing_is_proven(guest: Path, books: Path) -> None:
     """No /proc, no proof, no start."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         skip("not-root")
-    done = run(
-        guest, books, setting=to(BOTH), runner="unshare --mount sh -c 'umount -l /proc; exec \"$@\"' x"
-    )
+    without_proc = "unshare --mount sh -c 'umount -l /proc; exec \"$@\"' x"
+    done = run(guest, books, setting=to(BOTH), runner=without_proc)
     assert (done.status, done.said) == (125, {})
     assert done.err == "rtlaunch: refused [proof-unreadable]: /proc/self/status: errno 2\n"
 
 
-@pytest.mark.parametrize("setting", ["", "3", "3:5", "3:5:", "3:-5:1", "3:5:1:", "0x3:5:1", "3:5:1 "])
+@pytest.mark.parametrize(
+    "setting", ["", "3", "3:5", "3:5:", "3:-5:1", "3:5:1:", "0x3:5:1", "3:5:1 "]
+)
 def test_a_setting_that_cannot_be_read_starts_nothing(
     guest: Path, books: Path, setting: str
 ) -> None:
