@@ -11,10 +11,10 @@ from rtlaunch.cli.plan import as_typed
 from rtlaunch.core import heap
 from rtlaunch.core.argv import AS, JSON, quoted
 from rtlaunch.core.findings import EXIT_REFUSED, Finding, Refusal, first_refusal
-from rtlaunch.core.plan import PRELOAD, PTRACE, UNREACHED
 from rtlaunch.core.record import replace
 from rtlaunch.core.units import did_you_mean, shown
 from rtlaunch.core.wanted import Wanted
+from rtlaunch.core.way import PRELOAD, PTRACE, UNREACHED
 from rtlaunch.engine import shims
 from rtlaunch.engine.survey import judge, survey
 from rtlaunch.report.engines import ENGINES, Engine

@@ -124,8 +124,8 @@ def test_systemd_has_nothing_to_complain_of(rtlaunch, tmp_path):
     words = ("--lock", "current", "--memlock", "64M", "--core", "0", "--user", "daemon:daemon",
              "--limit", "nofile=100:200", "--limit", "rtprio=9", "--limit", "nice=25", "--limit",
              "as=unlimited", "--limit", "cpu=60", "--limit", "rttime=1000000", "--no-new-privs",
-             "--ambient-caps", "ipc_lock,sys_nice", "--sched", "fifo:50", "--cpu-list", "0", "--nice",
-             "-5", "--timer-slack", "50us", "--watch", "none", "--heap", "1M")  # fmt: skip
+             "--ambient-caps", "ipc_lock,sys_nice", "--sched", "fifo:50", "--cpu-list", "0",
+             "--nice", "-5", "--timer-slack", "50us", "--watch", "none")  # fmt: skip
     command = ("sleep", "%h", "$HOME", "a b", '"', ";")
     code, out, err = plan(rtlaunch, "systemd", *words, "--", *command)
     assert (code, err) == (0, "")
