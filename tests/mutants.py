@@ -34,6 +34,7 @@ WATCHING = "tests/kernel/test_watching.py::test_with_proc_faults_are_counted_not
 SHIM = "rtlaunch/native/shim.c"
 HANDSHAKE = "rtlaunch/engine/handshake.py"
 HEAP = "tests/kernel/test_heap.py"
+STANDALONE, ALONE = "rtlaunch/native/standalone.c", "tests/native/test_standalone.py"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "the shim skips mlockall",
-        SHIM,
-        (("(int32_t)-sys_mlockall(", "0 * (int32_t)sizeof sys_mlockall("),),
+        "rtlaunch/native/lock.h",
+        (("(int32_t)-arch_syscall(__NR_mlockall,", "0 * (int32_t)arch_syscall(__NR_getpid,"),),
         (LOCK,),
     ),
     Mutant(
@@ -89,6 +90,29 @@ MUTANTS = (
             ),
         ),
         (THREAD_STACK,),
+    ),
+    Mutant(
+        "the guest that locks alone believes mlockall",
+        STANDALONE,
+        (("        else if (!books.locked_kb)\n", "        else if (!order)\n"),),
+        (ALONE,),
+    ),
+    Mutant(
+        "the guest that locks alone locks every child",
+        STANDALONE,
+        (("    return !pid || pid == sys_getpid();\n", "    return !pid || sys_getpid();\n"),),
+        (ALONE,),
+    ),
+    Mutant(
+        "the guest that locks alone runs on when it failed",
+        STANDALONE,
+        (
+            (
+                "    if (!(order->flags & RTL_STANDALONE_LENIENT))\n",
+                "    if (sizeof *order == sizeof refuse)\n",
+            ),
+        ),
+        (ALONE,),
     ),
     Mutant(
         "the heap guest reserves nothing",
@@ -228,7 +252,7 @@ class Copy:
 
     def compile(self, changed: str) -> None:
         """Make what the installed form of a changed file is: the guests, or compiled modules."""
-        if changed.endswith(".c"):
+        if changed.endswith((".c", ".h")):
             subprocess.run(
                 [self.environment / PYTHON, "hatch_build.py"],
                 cwd=self.tree,

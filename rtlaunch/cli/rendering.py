@@ -108,7 +108,7 @@ def wanted(
     unreached = any(finding.code in UNREACHED for finding in findings)
     return Wanted(
         command=(path, *facts.target.argv[1:]),
-        directory=os.getcwd(),
+        directory=directory(),
         uid=facts.who.euid,
         owner=facts.account.name if facts.account else surroundings.user_name(),
         account=facts.account,
@@ -118,6 +118,14 @@ def wanted(
         preload=facts.environ.get("LD_PRELOAD", ""),
         findings=findings,
     )
+
+
+def directory() -> str:
+    """Return where the program would be started; the root where our own directory was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
 
 
 def guest(facts: Facts) -> str:

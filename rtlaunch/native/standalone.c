@@ -48,6 +48,9 @@
 /* Digits of the largest number that is read: all of them fit 64 bits. */
 #define MOST_DIGITS 18
 
+/* 10 to this is the largest power of 10 in 64 bits. */
+#define LARGEST_ZEROS 19
+
 /* One line, and a little less than a terminal's three. */
 #define LINE_BYTES 240
 
@@ -106,7 +109,7 @@ static void sys_close(int fd)
     arch_syscall(__NR_close, fd, 0, 0, 0, 0, 0);
 }
 
-/* Write one line; whoever cannot take it shall not keep the program. */
+/* Write one line. Whoever closed the descriptor does not want it. */
 static void sys_write(int fd, const char *text, size_t bytes)
 {
     arch_syscall(__NR_write, fd, (long)text, (long)bytes, 0, 0, 0);
@@ -228,28 +231,33 @@ static void put(struct line *line, const char *text)
         line->text[line->length++] = *text++;
 }
 
+/* By subtraction: where a long has 32 bits, a division of 64 would call a library. */
 static void put_number(struct line *line, uint64_t number)
 {
-    char digits[21];
-    size_t at = sizeof digits - 1;
+    char digit[2] = "0";
+    int begun = 0;
 
-    digits[at] = '\0';
-    do {
-        digits[--at] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number);
-    put(line, digits + at);
+    for (int zeros = LARGEST_ZEROS; zeros >= 0; zeros--) {
+        uint64_t power = 1;
+
+        for (int at = 0; at < zeros; at++)
+            power *= 10;
+        for (digit[0] = '0'; number >= power; digit[0]++)
+            number -= power;
+        begun = begun || digit[0] != '0' || !zeros;
+        if (begun)
+            put(line, digit);
+    }
 }
 
-/* Begin the line by the code of what was found, and by what it comes to. */
-static struct line line_of(const struct order *order, const char *code)
+/* Begin the line by what it comes to, and by the code of what was found. The rest of its bytes stays as it
+ * is: to clear or to copy them a compiler may call a library. */
+static void begin(struct line *line, const struct order *order, const char *code)
 {
-    struct line line = {.length = 0};
-
-    put(&line, order->flags & RTL_STANDALONE_LENIENT ? "rtlaunch: not locked [" : "rtlaunch: refused [");
-    put(&line, code);
-    put(&line, "]: ");
-    return line;
+    line->length = 0;
+    put(line, order->flags & RTL_STANDALONE_LENIENT ? "rtlaunch: not locked [" : "rtlaunch: refused [");
+    put(line, code);
+    put(line, "]: ");
 }
 
 /* Say the line, and end the program unless it was allowed to run on. */
@@ -274,8 +282,9 @@ static const char *code_of(int32_t error, uint64_t limit)
 static void lock_failed(const struct order *order, int32_t error)
 {
     uint64_t limit = sys_soft_limit(RLIMIT_MEMLOCK);
-    struct line line = line_of(order, code_of(error, limit));
+    struct line line;
 
+    begin(&line, order, code_of(error, limit));
     put(&line, "mlockall: errno ");
     put_number(&line, (uint64_t)error);
     put(&line, "; RLIMIT_MEMLOCK, which counts without CAP_IPC_LOCK, is ");
@@ -289,8 +298,9 @@ static void lock_failed(const struct order *order, int32_t error)
 /* The books cannot be read, so that nothing is proven. */
 static void books_failed(const struct order *order, int32_t error)
 {
-    struct line line = line_of(order, "proof-unreadable");
+    struct line line;
 
+    begin(&line, order, "proof-unreadable");
     put(&line, "/proc/self/status: errno ");
     put_number(&line, (uint64_t)error);
     give_up(order, &line);
@@ -299,8 +309,9 @@ static void books_failed(const struct order *order, int32_t error)
 /* mlockall said yes, and nothing is locked: something in between answers for the kernel. */
 static void not_locked(const struct order *order)
 {
-    struct line line = line_of(order, "unlocked-mappings");
+    struct line line;
 
+    begin(&line, order, "unlocked-mappings");
     put(&line, "mlockall said yes, and VmLck in /proc/self/status is 0");
     give_up(order, &line);
 }
@@ -309,8 +320,9 @@ static void not_locked(const struct order *order)
 static void setting_failed(void)
 {
     static const struct order strict = {0, 0, 0};
-    struct line line = line_of(&strict, "environment-value");
+    struct line line;
 
+    begin(&line, &strict, "environment-value");
     put(&line, RTL_STANDALONE_VARIABLE " is no FLAGS:STACK:PID in decimal");
     give_up(&strict, &line);
 }

@@ -117,6 +117,15 @@ def test_a_command_that_is_not_there_is_plans_own_125(rtlaunch):
     assert plan(rtlaunch, "docker", "--", "/nonesuch")[0] == 0
 
 
+def test_a_heap_is_the_tunables_of_a_program_without_a_guest(rtlaunch):
+    """malloc takes the whole of it when it first grows."""
+    code, out, _ = plan(rtlaunch, "systemd", "--heap", "3M", "--", "true")
+    assert code == 0
+    (told,) = (line for line in out.splitlines() if "GLIBC_TUNABLES" in line)
+    assert f"glibc.malloc.top_pad={3 << 20}:" in told
+    assert "_RTL_HEAP" not in out
+
+
 def test_systemd_has_nothing_to_complain_of(rtlaunch, tmp_path):
     """systemd-analyze verify says nothing of a unit with every option that has a directive."""
     if not shutil.which("systemd-analyze"):

@@ -52,6 +52,11 @@ class Grant(Record):
     limits: tuple[tuple[str, int, int], ...]
 
 
+def changes_user(wanted: Wanted) -> bool:
+    """Tell whether the program is another user's than rtlaunch, which is root in a container."""
+    return wanted.options.user is not None and not wanting.is_root(wanted)
+
+
 def granted(wanted: Wanted) -> Grant:
     """Return what rtlaunch needs of the engine to do the plan: what was typed, and to lock."""
     options = wanted.options
@@ -78,7 +83,7 @@ def name_of(wanted: Wanted) -> str:
 def notes(wanted: Wanted, engine: str, more: Iterable[str] = ()) -> list[str]:
     """Return the comments in front."""
     lines = [*remarks.heading(wanted, engine), *FOR_ALL]
-    lines += NON_ROOT if wanted.options.user and not wanting.by_limit(wanted.options) else ()
+    lines += NON_ROOT if changes_user(wanted) else ()
     return remarks.comments((*lines, *more))
 
 
