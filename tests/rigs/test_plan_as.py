@@ -158,3 +158,14 @@ def test_a_child_of_the_unit_is_left_alone(units: tuple[Unit, Unit]) -> None:
         if line.startswith("VmLck")
     ]
     assert child == 0 < program
+
+
+def test_a_session_gets_the_limits_as_printed(manager: Manager) -> None:
+    """pam_limits reads the file: soft and hard limits of the user that was named, in its units."""
+    options = ("--user", "daemon", "--memlock", "128K", "--limit", "nofile=100:200", "--core", "0")
+    text = manager.run(RTLAUNCH, "plan", "--as", "limits.d", *options, "--", "/bin/true")
+    manager.write("/etc/security/limits.d/50-rtlaunch-plan-as.conf", text)
+    ask = "ulimit -S -l; ulimit -H -l; ulimit -S -n; ulimit -H -n; ulimit -H -c"
+    said = manager.run("runuser", "-s", "/bin/sh", "daemon", "-c", ask)
+    manager.run("rm", "/etc/security/limits.d/50-rtlaunch-plan-as.conf")
+    assert said.split() == ["128", "128", "100", "200", "0"]
