@@ -78,6 +78,9 @@ class Facts(Record):
     ``no_realtime`` is the directory of our cpu cgroup where that may hold no real-time task, and
     empty where it may or nobody asked. The last three are read only where somebody asks for exec
     mode, or a service manager's variables are there.
+    when the package holds none for this machine; ``memory`` is None where nobody asked. The last
+    three are read only where somebody asks for exec mode, or a service manager's variables are
+    there. ``notify_error`` is why nobody could be told of readiness, where that was asked for.
     """
 
     host: Host
@@ -100,3 +103,4 @@ class Facts(Record):
     parent_is_manager: bool = False
     at_terminal: bool = False
     is_subreaper: bool = False
+    notify_error: str = ""

@@ -199,6 +199,8 @@ TABLE: tuple[Row, ...] = (
         choices=("auto", "supervise", "exec")),
     Row("pdeathsig", "signal", "SIGNAL", "TERM",
         "signal to the target if rtlaunch dies, or none", PROCESS),
+    Row("notify", SWITCH, "", "false",
+        "READY=1 to NOTIFY_SOCKET after the proof, for a program that cannot say it", PROCESS),
     Row("profile", "text", "NAME|PATH", "none",
         "options from a TOML file", PROCESS),
     Row("allow", "codes", "CODE[,CODE]", "none",
@@ -265,6 +267,7 @@ class Options(Record):
     max_minor: int | None = None
     mode: str = "auto"
     pdeathsig: int = 15
+    notify: bool = False
     profile: str = ""
     allow: tuple[str, ...] = ()
     best_effort: bool = False

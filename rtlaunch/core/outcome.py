@@ -71,6 +71,7 @@ class Time(Part):
     entered_ns: int | None = None
     locked_ns: int | None = None
     proven_ns: int | None = None
+    ready_ns: int | None = None
     armed_ns: int | None = None
     go_ns: int | None = None
     ended_ns: int | None = None

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
 
-# sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3): all judged by the consumer's PID.
-PID_BOUND_VARIABLES = ("NOTIFY_SOCKET", "LISTEN_PID", "WATCHDOG_PID")
-
 # What the kernel and ld.so put on a stack below the arguments: auxv, ld.so's own frames.
 STACK_IN_USE_BYTES = 64 << 10
 
@@ -102,10 +99,14 @@ def of_children(options: Options, facts: Facts) -> Iterable[Finding]:
 
 def of_surroundings(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find protocols that are bound to our PID, which the target will not have."""
+    if options.notify:
+        from rtlaunch.core import readiness
+
+        yield from readiness.findings(options, facts, has_speaker(options, facts))
     if mode.choose(options, facts).mode == mode.EXEC:
         yield from mode.findings(options, facts)
         return
-    present = [name for name in PID_BOUND_VARIABLES if facts.environ.get(name)]
+    present = bound_to_us(options, facts)
     if present:
         yield Finding(
             "notify-supervise",
@@ -113,6 +114,31 @@ def of_surroundings(options: Options, facts: Facts) -> Iterable[Finding]:
             why="readiness, sockets and watchdog belong to the PID the service manager started",
             values={"variables": present},
         )
+
+
+def has_speaker(options: Options, facts: Facts) -> bool:
+    """Tell whether we will be the main process, or have something of ours run in it."""
+    if mode.choose(options, facts).mode != mode.EXEC:
+        return True
+    return not any(finding.code in plan.UNREACHED for finding in of_target(options, facts))
+
+
+def bound_to_us(options: Options, facts: Facts) -> list[str]:
+    """Return the variables of protocols that a child could not take part in.
+
+    sd_listen_fds(3) and sd_watchdog_enabled(3) go by the PID that is named there: that of somebody
+    else means somebody else, and a watchdog without a time is none.
+    """
+    environ, own = facts.environ, str(facts.host.pid)
+    watchdog = environ.get("WATCHDOG_PID", "")
+    timed = environ.get("WATCHDOG_USEC", "").lstrip("0").isdecimal() and watchdog in ("", own)
+    bound = {
+        "NOTIFY_SOCKET": environ.get("NOTIFY_SOCKET") and not options.notify,
+        "LISTEN_PID": environ.get("LISTEN_PID") == own,
+        "WATCHDOG_PID": watchdog and timed,
+        "WATCHDOG_USEC": not watchdog and timed,
+    }
+    return [name for name, is_bound in bound.items() if is_bound]
 
 
 def of_limits(options: Options, facts: Facts) -> Iterable[Finding]:

@@ -12,10 +12,11 @@ from _struct import Struct
 
 from rtlaunch.core.record import Record
 
-PROTOCOL = 2
+PROTOCOL = 3
 CHANNEL_VARIABLE = "_RTL_CHANNEL"
 HEAP_VARIABLE = "_RTL_HEAP"
 HEAP_POPULATE = 0x1  # in its flags
+READY = "READY=1"
 EXIT_REFUSED = 125
 
 # enum rtl_kind
@@ -26,6 +27,8 @@ REFUSE = 4
 RECORD = 5
 GO = 6
 FAILED = 7
+NOTIFY = 8
+NOTIFIED = 9
 
 KIND_NAMES = {
     ENTERED: "entered",
@@ -35,6 +38,8 @@ KIND_NAMES = {
     RECORD: "record",
     GO: "go",
     FAILED: "failed",
+    NOTIFY: "notify",
+    NOTIFIED: "notified",
 }
 
 # beside the MCL_* bits in the flags of LOCK

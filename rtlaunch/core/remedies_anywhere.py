@@ -9,6 +9,7 @@ from __future__ import annotations
 from rtlaunch.core.remedies_budget import BUDGET_ANYWHERE, BUDGET_ON_HOST
 from rtlaunch.core.remedies_heap import HEAP
 from rtlaunch.core.remedies_hugepages import HUGEPAGES, HUGEPAGES_ON_HOST
+from rtlaunch.core.remedies_service import SERVICE
 from rtlaunch.core.remedies_shape import SHAPE, SHAPE_ON_HOST
 
 TYPE_CHECKING = False
@@ -275,5 +276,5 @@ ON_HOST: dict[str, Row] = {
 
 ANYWHERE: dict[str, Row] = {
     **ASKED, **TARGETS, **RUNNING, **LAUNCH, **ON_HOST, **BUDGET_ANYWHERE, **SHAPE, **HEAP,
-    **HUGEPAGES,
+    **HUGEPAGES, **SERVICE,
 }  # fmt: skip

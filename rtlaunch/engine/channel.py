@@ -16,6 +16,7 @@ from rtlaunch.core.record import Record
 
 UCRED = Struct("=iII")  # struct ucred: pid, uid, gid
 FD = Struct("=i")
+MOST_HANDED = 2  # descriptors with one message
 ANCILLARY_BYTES = _socket.CMSG_SPACE(UCRED.size) + _socket.CMSG_SPACE(FD.size)
 
 # Where the target's end goes: out of the way of programs that count on low numbers, and below
@@ -105,17 +106,17 @@ def receive(sock: _socket.socket) -> Arrival | None:
         raise
 
 
-def hand_over(sock: _socket.socket, message: Message, fd: int) -> None:
-    """Send one message with a descriptor; OSError where nobody can take it."""
-    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, FD.pack(fd))
+def hand_over(sock: _socket.socket, message: Message, *fds: int) -> None:
+    """Send one message with descriptors; OSError where nobody can take it."""
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(map(FD.pack, fds)))
     sock.sendmsg([pack(message)], [rights], _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
 
 
-def take(sock: _socket.socket) -> tuple[bytes, int]:
-    """Wait for a datagram, b"" at the end of file, and its descriptor: not close-on-exec, or -1."""
-    data, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, _socket.CMSG_SPACE(FD.size))
-    fds = [FD.unpack(payload)[0] for _, kind, payload in ancillary if kind == _socket.SCM_RIGHTS]
-    return data, fds[0] if fds else -1
+def take(sock: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
+    """Wait for a datagram, b"" at the end of file, and its descriptors: not close-on-exec."""
+    data, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, _socket.CMSG_SPACE(MOST_HANDED * FD.size))
+    whole = (payload[: len(payload) // FD.size * FD.size] for _, _, payload in ancillary)
+    return data, tuple(fd for payload in whole for (fd,) in FD.iter_unpack(payload))
 
 
 def tell(sock: _socket.socket, message: Message) -> bool:

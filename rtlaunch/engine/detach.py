@@ -60,14 +60,16 @@ def change_places(
     inherited: Inherited,
     channels: tuple[_socket.socket, _socket.socket],
     listener: Listener,
+    keep: tuple[int, ...] = (),
 ) -> int:
     """Become the target, and return in another process, with the pid of what we were.
 
-    Refusal, in the process that was to become it, where an action failed.
+    ``keep`` are descriptors of ours that the other one needs. Refusal, in the process that was to
+    become the target, where an action failed.
     """
     target, (ours, theirs) = os.getpid(), channels
     if fork_aside():
-        step_out({ours.fileno(), theirs.fileno(), *listener.descriptors()})
+        step_out({ours.fileno(), theirs.fileno(), *listener.descriptors(), *keep})
         return target
     ours.close()
     listener.leave_report()

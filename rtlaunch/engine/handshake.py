@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rtlaunch.core.outcome import Outcome
     from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.listener import Listener
+    from rtlaunch.engine.readiness import Readiness
 
     Speaker = Union["Conversation", Injection]  # noqa: UP007  (a name in quotes takes no |)
 
@@ -63,7 +64,8 @@ class Conversation:
     """
 
     __slots__ = (
-        "entered_ns", "is_target", "kept", "pid", "sock", "stack_at_exec", "stack_restored",
+        "entered_ns", "is_target", "kept", "notifying", "pid", "sock", "stack_at_exec",
+        "stack_restored",
     )  # fmt: skip
     can_keep = True  # that socket, once it was told to go
 
@@ -73,12 +75,21 @@ class Conversation:
         self.is_target = is_target
         self.entered_ns = entered_ns
         self.kept = False
+        self.notifying = False  # told to say READY=1, and not yet heard of
         self.stack_at_exec: int | None = None
         self.stack_restored = 0
 
     def say(self, message: Message) -> None:
         """Send it one message."""
         channel.tell(self.sock, message)
+
+    def notify(self, ready: _socket.socket) -> Message | None:
+        """Have its shim say READY=1 on ``ready``; None where it will answer."""
+        from rtlaunch.engine import readiness
+
+        told = readiness.ask(self.sock, ready)
+        self.notifying = told is None
+        return told
 
 
 class Handshake:
@@ -110,6 +121,7 @@ class Handshake:
         self.unlocked_children = 0
         self.accepted: list[Finding] = []
         self.smaps = ""  # of the last image whose books were read
+        self.readiness: Readiness | None = None  # who is told that the program is ready
         self.promise: Callable[[int], Finding | None] | None = None  # of the lease, before go
 
     @property
@@ -178,11 +190,44 @@ class Handshake:
 
     def conclude(self, conversation: Speaker, record: Message) -> None:
         """Judge a record and say go, or raise :class:`Refused` (the image still stands)."""
-        if conversation.is_target:
+        if record.kind == protocol.NOTIFIED:
+            self.conclude_readiness(conversation, record)
+        elif conversation.is_target:
             self.conclude_target(conversation, record)
             self.keep_promise(conversation.pid)
+            if self.readiness is not None and not self.went:
+                told = self.readiness.announce(conversation)
+                if told is None:
+                    return  # it says go on its answer
+                self.conclude_readiness(conversation, told)
         else:
             self.conclude_child(conversation, record)
+        self.let_go(conversation)
+
+    def conclude_readiness(self, conversation: Speaker, told: Message) -> None:
+        """Note that READY=1 was sent, or weigh that it was not."""
+        conversation.notifying = False
+        if self.readiness is None:
+            return
+        if told.error:
+            self.weigh((self.readiness.not_said(told.error),))
+        else:
+            self.outcome.time.ready_ns = told.time_ns or time.monotonic_ns()
+        self.readiness.close()
+        self.readiness = None
+
+    def readiness_unproven(self, readiness: Readiness) -> None:
+        """Say READY=1 for a program that runs unlocked, as allowed; note it where nobody can."""
+        told = readiness.announce_ourselves()
+        if told.error:
+            finding = waive(readiness.not_said(told.error), self.options)
+            self.accepted.append(finding)
+            self.listener.finding(finding)
+        readiness.close()
+        self.readiness = None
+
+    def let_go(self, conversation: Speaker) -> None:
+        """Say go."""
         conversation.say(self.word_to_go(conversation))
         if conversation.is_target:
             self.went += 1
@@ -290,6 +335,8 @@ class Handshake:
             broken = self.promise(pid)
             self.accepted += (broken,) if broken else ()  # it runs already
         self.went += 1
+        if self.readiness is not None:
+            self.readiness_unproven(self.readiness)
         if self.options.thread_stack is not None:
             from rtlaunch.engine import threadstack
 

@@ -44,6 +44,7 @@ MADV_POPULATE_WRITE = 23  # Linux 5.14
 CLOCK_MONOTONIC = 1
 PR_SET_PDEATHSIG = 1
 F_SETFD, FD_CLOEXEC = 2, 1
+BELOW_STACK = 256  # a red zone has 128 bytes
 
 
 class NoCall(OSError):
@@ -60,6 +61,7 @@ class Injection:
 
     is_target = True
     kept = False
+    notifying = False
     stack_at_exec: int | None = None  # --thread-stack is the shim's alone
     stack_restored = 0
 
@@ -69,6 +71,7 @@ class Injection:
         self.sock = sock
         self._witness = witness
         self._descriptor = -1
+        self.ready: tuple[int, int] | None = None  # of the socket on which it says READY=1
         self.state = SEIZED
         self.entered_ns = 0
         self.deathsig: int | None = None
@@ -169,8 +172,11 @@ class Injection:
                 self._call("clock_gettime", CLOCK_MONOTONIC, each)
         return bottom, sp - bottom
 
-    def _call(self, name: str, *arguments: int) -> int:
-        """Make one system call in the target; return its result, -errno where it failed."""
+    def _call(self, name: str, *arguments: int, gives: int = 0) -> int:
+        """Make one system call in the target; return its result, -errno where it failed.
+
+        ``gives`` is the number that the kernel gives back where it succeeded.
+        """
         assert self._before is not None
         wanted = tracee.for_call(self._before, self._entry, name, arguments)
         ptrace.set_registers(self.pid, tracee.pack_registers(wanted))
@@ -179,7 +185,7 @@ class Injection:
         now = tracee.parse_registers(ptrace.registers(self.pid))
         if now is None or now.pc != self._entry + len(now.layout.instruction):
             raise NoCall(0, f"{name} was not made")
-        if now.result > 0:
+        if now.result > 0 and now.result != gives:
             self._end_by_filter(name)
         return now.result
 
@@ -210,6 +216,23 @@ class Injection:
             signal = 0 if stop >> 8 else stop
 
     # ---- locked
+
+    def notify(self, _: _socket.socket) -> Message:
+        """Say READY=1 in its name, on the socket that it was handed; return NOTIFIED.
+
+        The words stand below its stack pointer for the time of one write(2): nothing of its own
+        is there before its first instruction.
+        """
+        assert self._before is not None
+        fd = proc.descriptor_of(self.pid, self.ready) if self.ready else -1
+        words, at = protocol.READY.encode(), self._before.sp - BELOW_STACK
+        kept = proc.read_memory(self.pid, at, len(words))
+        proc.write_memory(self.pid, at, words)
+        error = errno_of(self._call("write", fd, at, len(words), gives=len(words)))
+        proc.write_memory(self.pid, at, kept)
+        if fd >= 0:
+            self._call("close", fd)
+        return Message(protocol.NOTIFIED, error=error, time_ns=time.monotonic_ns())
 
     def say(self, verdict: Message) -> None:
         """Let the target go on GO; a target that is refused waits to be killed."""

@@ -125,13 +125,21 @@ def carry_out(
     detached = choose(options, facts).mode == EXEC
     inherit.block_signals(but=inherit.KEYS)  # until there is a child to share them with
     clean = replace(inherited, environ=without_twins(inherited.environ))
+    ready = None
+    if options.notify:
+        from rtlaunch.engine import readiness
+
+        ready = readiness.begin(clean.environ, by_us=not detached)
+        if ready is not None and ready.by_us:  # what a child says there is not heard
+            del clean.environ["NOTIFY_SOCKET"]
     forked_ns = time.monotonic_ns()
     if detached:
         from rtlaunch.engine import detach
 
         options = detach.keep_pdeathsig(options)
         story.elsewhere = True
-        pid = detach.change_places(options, facts, actions, clean, (ours, theirs), listener)
+        keep = ready.descriptors() if ready else ()
+        pid = detach.change_places(options, facts, actions, clean, (ours, theirs), listener, keep)
         story.elsewhere = False
     else:
         pid = start_child(options, facts, actions, clean, theirs)
@@ -141,6 +149,7 @@ def carry_out(
 
     supervisor = make_supervisor(options, facts, actions, listener, ours, story, detached)
     supervisor.handshake.promise = promise
+    supervisor.handshake.readiness = ready
     story.outcome.time.forked_ns = forked_ns
     write_facts(options, facts, story.outcome)
     if facts.heap is not None:

@@ -108,13 +108,13 @@ class Child:
 
     def await_tracer(self, action: Step, fd: int) -> None:
         """Wait until the launcher traces us, or says that it cannot and we may run unlocked."""
-        answer, witness = channel.take(self.channel)
+        answer, handed = channel.take(self.channel)
         if not answer:  # it is dead
             os._exit(EXIT_REFUSED)
         self.preloads = unpack(answer).kind != SKIP
-        if witness >= 0:
-            channel.move_high(witness, self.nofile)
-            os.close(witness)
+        for fd in handed:
+            channel.move_high(fd, self.nofile)
+            os.close(fd)
 
     def bind_to_launcher(self) -> None:
         """Die with the launcher, and at once if it is dead already."""

@@ -166,9 +166,13 @@ class Supervisor:
 
         ours, theirs = channel.open_witness()
         identity = os.fstat(theirs.fileno())
+        handed, ready = [theirs.fileno()], self.handshake.readiness
         try:
             self.injection = untraced.begin(self.pid, ours, (identity.st_dev, identity.st_ino))
-            channel.hand_over(self.channel, protocol.Message(protocol.GO), theirs.fileno())
+            if ready is not None:
+                self.injection.ready = ready.identity()
+                handed += ready.descriptors()
+            channel.hand_over(self.channel, protocol.Message(protocol.GO), *handed)
         except (ProcessLookupError, ConnectionError):
             return  # SIGCHLD tells of it
         except OSError as error:
@@ -264,7 +268,7 @@ class Supervisor:
                 fd = conversation.sock.fileno()
                 self.conversations[fd] = conversation
                 self.listen(fd, lambda: self.on_conversation(fd))
-        elif kind == protocol.RECORD:
+        elif kind in (protocol.RECORD, protocol.NOTIFIED):
             # an image that had no descriptor left for a socket of its own
             speaker = Conversation(self.channel, pid, pid == self.pid, arrival.message.time_ns)
             self.conclude(speaker, arrival.message)
@@ -281,7 +285,7 @@ class Supervisor:
             if arrival is None:
                 return
             self.conclude(conversation, arrival.message)
-            if conversation.kept:
+            if conversation.kept or conversation.notifying:
                 return
         except ValueError:
             pass

@@ -65,6 +65,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
         memory=memory.read_memory(),
         heap=read_heap(options, target, machine, environ),
         no_realtime=read_no_realtime(options),
+        notify_error=read_notify_error(environ) if options.notify else "",
         **read_surroundings(options, host, environ),
     )
 
@@ -95,6 +96,13 @@ def read_no_realtime(options: Options) -> str:
     from rtlaunch.linux import cpugroup
 
     return cpugroup.without_realtime()
+
+
+def read_notify_error(environ: Mapping[str, str]) -> str:
+    """Return why nobody could be told that the program is ready; empty where somebody can."""
+    from rtlaunch.engine import readiness
+
+    return readiness.error_of(environ)
 
 
 def read_hugepages(options: Options, environ: Mapping[str, str]) -> HugeFacts | None:

@@ -11,7 +11,9 @@
  *   shim      ENTERED   on the channel named by _RTL_CHANNEL, with one end of a fresh socketpair (SCM_RIGHTS)
  *   launcher  LOCK | SKIP | REFUSE       on that pair, as everything that follows
  *   shim      RECORD    prefaulted and locked, or the errno of why not
- *   launcher  GO | REFUSE                after it read the kernel's books
+ *   launcher  NOTIFY                     after it read the kernel's books, with a socket (SCM_RIGHTS); if asked for
+ *   shim      NOTIFIED  it has said that the program is ready, or the errno of why not
+ *   launcher  GO | REFUSE
  *
  * The pair exists because the channel is shared by every process that inherited it: a reply on it
  * could be read by another. Who speaks is told by the kernel (SCM_CREDENTIALS), never by the message.
@@ -24,7 +26,7 @@
 
 #include <stdint.h>
 
-#define RTL_PROTOCOL 2
+#define RTL_PROTOCOL 3
 
 /* _RTL_CHANNEL=FD:DEV:INO:PID, four lower-case hexadecimal numbers. DEV and INO are what fstat says of FD:
  * the descriptor is used only while it is that very socket. PID is the process that is meant, 0 for all. */
@@ -37,6 +39,10 @@
 /* In FLAGS: put it in memory at once, because no mlockall will. */
 #define RTL_HEAP_POPULATE 0x1
 
+/* What NOTIFY has the program say on the datagram socket that comes along (sd_notify(3)). A service manager goes by
+ * who sent it, so nobody else can. */
+#define RTL_READY "READY=1"
+
 /* What the shim exits with when it is refused, and when the launcher dies between LOCK and GO. */
 #define RTL_EXIT_REFUSED 125
 
@@ -48,6 +54,8 @@ enum rtl_kind {
     RTL_RECORD = 5,
     RTL_GO = 6,
     RTL_FAILED = 7, /* from the launcher's own child, before exec: action `flags` failed with `error` */
+    RTL_NOTIFY = 8,
+    RTL_NOTIFIED = 9,
 };
 
 /* In `flags` of RTL_LOCK, beside the MCL_* bits. */
@@ -64,8 +72,8 @@ struct rtl_message {
     uint32_t kind;        /* enum rtl_kind */
     uint32_t flags;       /* LOCK: MCL_* | RTL_*; RECORD: MCL_* as tried last; GO: RTL_KEEP or 0;
                            * FAILED: index of the action */
-    int32_t error;        /* RECORD, FAILED: errno or 0; LOCK: the signal for RTL_DEATHSIG */
-    uint64_t time_ns;     /* ENTERED, RECORD: CLOCK_MONOTONIC */
+    int32_t error;        /* RECORD, NOTIFIED, FAILED: errno or 0; LOCK: the signal for RTL_DEATHSIG */
+    uint64_t time_ns;     /* ENTERED, RECORD, NOTIFIED: CLOCK_MONOTONIC */
     uint64_t stack_low;   /* LOCK: lowest address that may be touched; RECORD: lowest that was */
     uint64_t stack_bytes; /* LOCK: bytes below the frame to touch; RECORD: bytes touched */
     uint64_t lock_ns;     /* RECORD: what mlockall took, ns */

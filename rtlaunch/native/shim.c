@@ -45,6 +45,8 @@
 #define SCM_RIGHTS 1
 #define MSG_NOSIGNAL 0x4000
 #define MSG_TRUNC 0x20
+#define MSG_CMSG_CLOEXEC 0x40000000
+#define EBADF 9
 #define CLOCK_MONOTONIC 1
 #define EINTR 4
 #define EPROTO 71
@@ -115,12 +117,12 @@ static long sys_sendmsg(int fd, const struct message_header *header)
 }
 
 /* MSG_TRUNC: a datagram that is too long tells its true length, and so is seen to be none of ours. */
-static long sys_recv(int fd, struct rtl_message *message)
+static long sys_recvmsg(int fd, struct message_header *header)
 {
     long received;
 
     do {
-        received = arch_syscall(__NR_recvfrom, fd, (long)message, sizeof *message, MSG_TRUNC, 0, 0);
+        received = arch_syscall(__NR_recvmsg, fd, (long)header, MSG_TRUNC | MSG_CMSG_CLOEXEC, 0, 0, 0);
     } while (received == -EINTR);
     return received;
 }
@@ -225,12 +227,33 @@ static long say(int fd, struct rtl_message *message, int passed)
     return sent < 0 ? sent : -EPROTO;
 }
 
-/* Wait for one message and return its kind; 0 at the end of file, and for what is no message of ours. */
-static uint32_t hear(int fd, struct rtl_message *heard)
+/* Wait for one message and return its kind; 0 at the end of file, and for what is no message of ours.
+ * `passed` is the descriptor that came with it, -1 if there is none. */
+static uint32_t hear(int fd, struct rtl_message *heard, int *passed)
 {
-    if (sys_recv(fd, heard) != (long)sizeof *heard || heard->protocol != RTL_PROTOCOL)
+    struct iovec part = {heard, sizeof *heard};
+    struct passed_descriptor control = {.fd = -1};
+    struct message_header header = {
+        .parts = &part, .part_count = 1, .control = &control, .control_bytes = sizeof control};
+    long received = sys_recvmsg(fd, &header);
+
+    *passed = header.control_bytes >= offsetof(struct passed_descriptor, padding) ? control.fd : -1;
+    if (received != (long)sizeof *heard || heard->protocol != RTL_PROTOCOL)
         return 0;
     return heard->kind;
+}
+
+/* Say that the program is ready, on a socket that the launcher has connected; 0 or -errno. How long that may
+ * take is set there as well (SO_SNDTIMEO): a service manager that does not read must not hold us for ever. */
+static long say_ready(int fd)
+{
+    static const char ready[] = RTL_READY;
+    struct iovec part = {(void *)(uintptr_t)ready, sizeof ready - 1};
+    struct message_header header = {.parts = &part, .part_count = 1};
+    long sent = sys_sendmsg(fd, &header);
+
+    sys_close(fd);
+    return sent < 0 ? sent : 0;
 }
 
 /* ---- the work ---- */
@@ -272,6 +295,21 @@ static struct rtl_message lock(const struct rtl_message *told)
     return record;
 }
 
+/* Wait for the verdict on the record; before it the launcher may have us say that the program is ready. */
+static uint32_t hear_verdict(int fd, struct rtl_message *verdict)
+{
+    int passed;
+    uint32_t kind = hear(fd, verdict, &passed);
+
+    if (kind == RTL_NOTIFY) {
+        struct rtl_message notified = message_of(RTL_NOTIFIED);
+
+        notified.error = passed < 0 ? EBADF : (int32_t)-say_ready(passed);
+        kind = say(fd, &notified, -1) == 0 ? hear(fd, verdict, &passed) : 0;
+    }
+    return kind;
+}
+
 /* Hand in the record and abide by the verdict: return for GO, else end or return as LOCK's flags say.
  *
  * The launcher's child was given PR_SET_PDEATHSIG SIGKILL before exec, and exec keeps it: whenever the
@@ -285,7 +323,7 @@ static void settle(int fd, int channel, struct rtl_message *record, const struct
 
     record->protocol = RTL_PROTOCOL;
     record->kind = RTL_RECORD;
-    kind = say(fd, record, -1) == 0 ? hear(fd, &verdict) : 0;
+    kind = say(fd, record, -1) == 0 ? hear_verdict(fd, &verdict) : 0;
     if (kind == RTL_GO) {
         if (told->flags & RTL_DEATHSIG)
             sys_prctl_pdeathsig(told->error);
@@ -300,7 +338,8 @@ static void settle(int fd, int channel, struct rtl_message *record, const struct
 static void converse(int fd, int channel)
 {
     struct rtl_message told;
-    uint32_t kind = hear(fd, &told);
+    int passed; /* none is, with LOCK */
+    uint32_t kind = hear(fd, &told, &passed);
 
     if (kind == RTL_LOCK) {
         struct rtl_message record = lock(&told);

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import errno
+import os
 import resource
 import signal
+import socket
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,17 +21,21 @@ from rtlaunch.core.protocol import (
     ENTERED,
     GO,
     LOCK,
+    NOTIFIED,
+    NOTIFY,
+    READY,
     RECORD,
     REFUSE,
     SKIP,
     STRICT,
+    Message,
     channel_variable,
 )
 from tests.native.conftest import EMULATOR
 from tests.native.fake_launcher import FakeLauncher, hear, stop_and_continue, tell
 
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Iterator
 
     from tests.native.fake_launcher import Target
 
@@ -384,7 +392,7 @@ NONSENSE = {
     "short": protocol.pack(protocol.Message(REFUSE))[:-1],
     "long": protocol.pack(protocol.Message(REFUSE)) + b"\0",
     "other protocol": b"\xff\0\0\0" + protocol.pack(protocol.Message(REFUSE))[4:],
-    "other kind": b"\2\0\0\0\x63" + protocol.pack(protocol.Message(REFUSE))[5:],
+    "other kind": protocol.pack(protocol.Message(99)),
 }
 
 
@@ -408,6 +416,94 @@ def test_nonsense_instead_of_go_is_no_go(
     hear(pair)
     pair.send(words)
     assert target.end()[0] == protocol.EXIT_REFUSED
+
+
+# ---- READY=1 ----
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A service manager's socket, which learns who sends; and one that is connected to it."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connected,
+    ):
+        listening.bind(str(tmp_path / "notify"))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        listening.settimeout(20)
+        connected.connect(str(tmp_path / "notify"))
+        yield listening, connected
+
+
+def notify(pair: socket.socket, *fds: int) -> Message:
+    """Tell the shim to say that it is ready on a descriptor; return its answer."""
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())
+    pair.sendmsg([protocol.pack(Message(NOTIFY))], [rights] if fds else [])
+    return hear(pair)
+
+
+def test_ready_is_said_by_the_target_itself(
+    launcher: FakeLauncher, books: Path, manager: tuple[socket.socket, socket.socket]
+) -> None:
+    """After the record, from its own pid by the kernel's word; main() still waits for GO."""
+    listening, connected = manager
+    target, pair = start_and_lock(launcher, books)
+    hear(pair)
+    answer = notify(pair, connected.fileno())
+    said, control, _, _ = listening.recvmsg(100, 100)
+    sender, _, _ = struct.unpack("iII", control[0][2])
+    assert (answer.kind, answer.error, said, sender) == (NOTIFIED, 0, READY.encode(), target.pid)
+    assert target.has_said_nothing()
+    tell(pair, GO)
+    assert target.end()[0] == OWN_EXIT
+
+
+def test_the_socket_it_was_said_on_is_gone_in_main(
+    launcher: FakeLauncher, books: Path, manager: tuple[socket.socket, socket.socket]
+) -> None:
+    """The program has no descriptor more than before."""
+    target, pair = start_and_lock(launcher, books)
+    hear(pair)
+    before = sorted(os.listdir(f"/proc/{target.pid}/fd"))
+    notify(pair, manager[1].fileno())
+    assert sorted(os.listdir(f"/proc/{target.pid}/fd")) == before
+
+
+def test_a_manager_that_is_gone_is_told_and_the_verdict_is_awaited(
+    launcher: FakeLauncher, books: Path, manager: tuple[socket.socket, socket.socket]
+) -> None:
+    """ECONNREFUSED is the launcher's to judge."""
+    manager[0].close()
+    target, pair = start_and_lock(launcher, books)
+    hear(pair)
+    assert notify(pair, manager[1].fileno()).error == errno.ECONNREFUSED
+    tell(pair, REFUSE)
+    assert target.end() == (protocol.EXIT_REFUSED, {})
+
+
+def test_no_socket_to_say_it_on_is_an_errno(launcher: FakeLauncher, books: Path) -> None:
+    """As where the target has no descriptor left for it."""
+    target, pair = start_and_lock(launcher, books)
+    hear(pair)
+    assert notify(pair).error == errno.EBADF
+    tell(pair, GO)
+    assert target.end()[0] == OWN_EXIT
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(BOTH | STRICT, 125), (BOTH, OWN_EXIT)])
+def test_launcher_dead_between_ready_and_go(
+    launcher: FakeLauncher,
+    books: Path,
+    manager: tuple[socket.socket, socket.socket],
+    flags: int,
+    expected: int,
+) -> None:
+    """As between LOCK and GO."""
+    target, pair = start_and_lock(launcher, books, flags)
+    hear(pair)
+    notify(pair, manager[1].fileno())
+    pair.close()
+    assert target.end()[0] == expected
 
 
 # ---- the death signal ----

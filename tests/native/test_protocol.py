@@ -97,7 +97,7 @@ def test_unpack_gives_what_was_packed() -> None:
         (b"", "this one has 0"),
         (protocol.pack(protocol.Message(protocol.GO))[:-1], "this one has 55"),
         (protocol.pack(protocol.Message(protocol.GO)) + b"\0", "this one has 57"),
-        (b"\3\0\0\0" + protocol.pack(protocol.Message(protocol.GO))[4:], "protocol 3"),
+        (b"\2\0\0\0" + protocol.pack(protocol.Message(protocol.GO))[4:], "protocol 2"),
         (protocol.pack(protocol.Message(99)), "kind 99"),
     ],
 )

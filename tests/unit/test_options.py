@@ -9,10 +9,10 @@ from rtlaunch.core.options import ACTION, BY_NAME, SETTINGS, SWITCH, TABLE, Opti
 NOW = (
     "lock prefault-stack memlock core limit ambient-caps user no-new-privs sched cpu-list nice "
     "timer-slack hugepages heap heap-pages arenas thread-stack thp via children watch arm "
-    "on-major on-minor max-major max-minor mode pdeathsig allow best-effort report log-format "
-    "quiet verbose profile help version"
+    "on-major on-minor max-major max-minor mode pdeathsig notify allow best-effort report "
+    "log-format quiet verbose profile help version"
 )
-LATER = "signal-to rewrite map-exit notify"
+LATER = "signal-to rewrite map-exit"
 
 
 def test_the_records_fields_are_the_rows():

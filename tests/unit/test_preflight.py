@@ -24,12 +24,59 @@ def test_nothing_stands_against_a_plain_launch():
     assert preflight.findings(options(), facts()) == ()
 
 
-@pytest.mark.parametrize("variable", ["NOTIFY_SOCKET", "LISTEN_PID", "WATCHDOG_PID"])
-def test_what_is_bound_to_our_pid_refuses(variable):
+OURS = str(facts().host.pid)
+TIMED = {"WATCHDOG_USEC": "1000000"}
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"NOTIFY_SOCKET": "/run/notify"},
+        {"LISTEN_PID": OURS, "LISTEN_FDS": "1"},
+        {"WATCHDOG_PID": OURS, **TIMED},
+        TIMED,  # sd_watchdog_enabled(3): without a PID everybody is meant
+    ],
+)
+def test_what_is_bound_to_our_pid_refuses(environ):
     """The manager's protocols name the PID that it started."""
-    found = preflight.findings(options(), facts(environ={variable: "1"}))
+    found = preflight.findings(options(), facts(environ=environ))
     assert codes(found) == ["notify-supervise"]
-    assert variable in found[0].what
+    assert next(iter(environ)) in found[0].what
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"LISTEN_PID": OURS + "0", "LISTEN_FDS": "1"},
+        {"WATCHDOG_PID": OURS + "0", **TIMED},
+        {"WATCHDOG_PID": OURS},  # no time
+        {"WATCHDOG_PID": OURS, "WATCHDOG_USEC": "0"},
+        {"WATCHDOG_PID": OURS, "WATCHDOG_USEC": "soon"},
+        {"NOTIFY_SOCKET": ""},
+    ],
+)
+def test_what_means_somebody_else_or_nothing_refuses_nothing(environ):
+    """A program would not heed it with us any more than without us."""
+    assert preflight.findings(options(), facts(environ=environ)) == ()
+
+
+def test_readiness_that_we_say_ourselves_is_no_reason_to_refuse():
+    """--notify while the program is our child: the main PID is ours."""
+    environ = {"NOTIFY_SOCKET": "/run/notify"}
+    assert preflight.findings(options(notify="true"), facts(environ=environ)) == ()
+
+
+def test_nobody_to_tell_of_readiness_is_a_warning():
+    """--notify without NOTIFY_SOCKET."""
+    assert codes(preflight.findings(options(notify="true"), facts())) == ["notify-missing"]
+
+
+def test_readiness_that_cannot_be_told_refuses():
+    """The kernel's words for why are in the message."""
+    told = facts(environ={"NOTIFY_SOCKET": "/run/x"}, notify_error="No such file or directory")
+    (found,) = preflight.findings(options(notify="true"), told)
+    assert found.code == "notify-failed"
+    assert "NOTIFY_SOCKET=/run/x: No such file or directory" in found.what
 
 
 def test_no_shim_for_the_machine_refuses():
