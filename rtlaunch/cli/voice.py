@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from rtlaunch.core.findings import ERROR, INFO, WARNING, Finding, Refusal
+from rtlaunch.core.options import DEFAULT
 from rtlaunch.core.preflight import waive
 from rtlaunch.engine.listener import Listener
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rtlaunch.engine.launch import Story
 
 STDERR = 2
+JOURNAL = "journal"
 PATIENCE_MS = 1000  # how long a message waits for a reader who has stopped reading
 
 # What -q leaves: errors alone. -v adds notes and steps.
@@ -47,6 +49,11 @@ class Voice(Listener):
         """Take how to speak, and where to report, from the options."""
         self.level = "verbose" if options.verbose else "quiet" if options.quiet else "normal"
         self.log_format = options.log_format
+        stream = os.environ.get("JOURNAL_STREAM")
+        if stream and options.origin["log-format"] == DEFAULT:
+            from rtlaunch.linux import journal
+
+            self.log_format = JOURNAL if journal.is_stream(STDERR, stream) else self.log_format
         self.options = options
         if options.report is not None:
             from rtlaunch.cli.report_file import ReportFile
@@ -77,6 +84,13 @@ class Voice(Listener):
 
         full = self.with_remedy(finding)
         self.say(message(full, self.level == "verbose"), {"event": "finding", **as_dict(full)})
+
+    def proven(self) -> None:
+        """Tell the journal of the proof."""
+        if self.log_format == JOURNAL and self.level != "quiet":
+            from rtlaunch.report import journal
+
+            self.say(*journal.proof(self.story.outcome))
 
     def fault(self, text: str) -> None:
         """Say a line about faults after arming; -q silences it."""
@@ -127,7 +141,11 @@ class Voice(Listener):
         if lock_ok(outcome) is False and self.level != "quiet":
             code, why = unlocked_code(outcome) or "", why_unlocked(outcome) or ""
             self.say(not_locked(code), {"event": "not-locked", "code": code, "why": why})
-        if self.level == "verbose" or (self.level == "normal" and os.isatty(STDERR)):
+        if self.log_format == JOURNAL and self.level != "quiet":
+            from rtlaunch.report import journal
+
+            self.say(*journal.end(outcome))
+        elif self.level == "verbose" or (self.level == "normal" and os.isatty(STDERR)):
             self.say(summary(outcome), {"event": "summary", "text": summary(outcome)})
 
     def open_report(self) -> None:
@@ -168,8 +186,11 @@ class Voice(Listener):
         return surroundings.with_remedy(finding, self.words)
 
     def say(self, text: str, event: dict[str, object]) -> None:
-        """Write one message to stderr, as text or as one line of JSON."""
-        if self.mute:
+        """Write one message to stderr, as text or as one line of JSON; or an entry of the journal.
+
+        Where that has no socket here, the text goes to stderr.
+        """
+        if self.mute or (self.log_format == JOURNAL and self.in_journal(text, event)):
             return
         if self.log_format == "json":
             import json
@@ -184,6 +205,18 @@ class Voice(Listener):
             self.patience_ms = 0  # what comes next does not wait again
         except OSError:
             return  # EPIPE, ENOSPC, EBADF, EIO, EAGAIN: nobody takes it
+
+    def in_journal(self, text: str, event: dict[str, object]) -> bool:
+        """Write one message into the journal; False where that cannot be."""
+        from rtlaunch.linux import journal as socket
+        from rtlaunch.report import journal
+
+        try:
+            entry = journal.datagram(journal.fields(text, event))
+            socket.send(entry, self.patience_ms / 1000)
+        except OSError:
+            return False
+        return True
 
 
 def as_dict(finding: Finding) -> dict[str, object]:

@@ -51,8 +51,6 @@ def read_choice(text: str, row: Row) -> str:
     if text in row.choices:
         return text
     allowed = ", ".join(row.choices)
-    if text in row.later:
-        raise ValueError(f"{units.shown(text)} {NOT_YET}: use {allowed}")
     hint = units.did_you_mean(text, row.choices)
     raise ValueError(f"{units.shown(text)} is not one of {allowed}{hint}")
 

@@ -91,8 +91,7 @@ class Row(Record):
     """One option.
 
     ``kind`` names its parser; ``default`` is a text that this parser reads; ``section``
-    groups the help. ``choices`` are a choice's words, ``later`` those that the contract
-    has and this version has not.
+    groups the help. ``choices`` are a choice's words.
     """
 
     name: str
@@ -104,7 +103,6 @@ class Row(Record):
     repeatable: bool = False
     short: str = ""
     choices: tuple[str, ...] = ()
-    later: tuple[str, ...] = ()
 
     @property
     def field(self) -> str:
@@ -210,8 +208,8 @@ TABLE: tuple[Row, ...] = (
     Row("report", "report", "PATH|fd:N", "none",
         "JSON report; PATH takes {host} {rank} {pid} {unit} {time}", OUTPUT),
     Row("log-format", "choice", "FORMAT", "text",
-        "form of messages: text or json", OUTPUT,
-        choices=("text", "json"), later=("journal",)),
+        "form of messages: text, json, or journal (where stderr is the journal's)", OUTPUT,
+        choices=("text", "json", "journal")),
     Row("quiet", SWITCH, "", "false",
         "errors alone on stderr", OUTPUT, short="q"),
     Row("verbose", SWITCH, "", "false",

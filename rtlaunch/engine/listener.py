@@ -30,6 +30,9 @@ class Listener:
     def finding(self, finding: Finding) -> None:
         """Hear of something found that does not end the launch."""
 
+    def proven(self) -> None:
+        """Hear that the target was told to go; what was found of it is in the outcome."""
+
     def fault(self, text: str) -> None:
         """Hear of page faults after arming, one line."""
 

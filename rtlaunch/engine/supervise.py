@@ -115,6 +115,7 @@ class Supervisor:
             return
         self.settled_in = True
         self.sentry.start()
+        self.handshake.listener.proven()
         from rtlaunch.core import forwarding  # noqa: F401  (for on_signals)
 
         gc.freeze()  # what is here stays

@@ -97,6 +97,11 @@ def summary(outcome: Outcome) -> str:
     return PREFIX + "; ".join(filter(None, (tell(outcome) for tell in tellers)))
 
 
+def begun(outcome: Outcome) -> str:
+    """Return the one line for a target that was just told to go."""
+    return PREFIX + _lock_part(outcome, "runs")
+
+
 def _heap_part(outcome: Outcome) -> str:
     """Say what heap was found: ``heap 64 MiB on 2 MiB pages``."""
     heap = outcome.heap
@@ -120,10 +125,10 @@ def _lease_part(outcome: Outcome) -> str:
     return f"leased {', '.join(parts)}" if parts else ""
 
 
-def _lock_part(outcome: Outcome) -> str:
+def _lock_part(outcome: Outcome, unlocked: str = "ran") -> str:
     lock, whom = outcome.lock, program(outcome)
     if not lock_ok(outcome) or lock.locked_bytes is None:
-        return f"ran {whom} unlocked"
+        return f"{unlocked} {whom} unlocked"
     size = locked_size(lock.locked_bytes, lock.resident_bytes)
     took = "" if lock.lock_ns is None else f" in {milliseconds(lock.lock_ns)}"
     return f"locked {size} of {whom}{took}"

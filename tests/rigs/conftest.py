@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from tests import launching
 from tests.rigs import manager as managers
+from tests.rigs.services import SERVICE, Service
 from tests.skips import skip
 
 if TYPE_CHECKING:
@@ -61,3 +63,13 @@ def manager(movable_install: Path) -> Iterator[Manager]:
         skip("no-mount")
     with managers.booted(movable_install) as booted:
         yield booted
+
+
+@pytest.fixture
+def service(manager: Manager, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """A unit named for the test."""
+    manager.write("/opt/service.py", SERVICE)
+    name = re.sub("[^a-z0-9]+", "-", request.node.name).strip("-")[:60]
+    made = Service(manager, name)
+    yield made
+    made.stop()

@@ -132,7 +132,7 @@ BAD = [
     ("on-major", "signal:NONE", "no signal"),
     ("max-major", "-1", "no count: .*or none"),
     ("pdeathsig", "99", "no signal"),
-    ("log-format", "journal", "'journal' is not in this version yet"),
+    ("log-format", "xml", "'xml' is not one of text, json, journal"),
     ("allow", "memlock-limt", "is the code of no finding; did you mean memlock-limit"),
     ("allow", "usage", "usage cannot be allowed"),
     ("report", "", "'' is no name"),
