@@ -10,9 +10,10 @@ from rtlaunch.core import kinds
 from rtlaunch.core.argv import quoted
 from rtlaunch.core.options import SETTINGS
 from rtlaunch.core.protocol import PROTOCOL
+from rtlaunch.core.record import replace
 from rtlaunch.core.remedy import Context
 from rtlaunch.core.remedy import with_remedy as fill_in
-from rtlaunch.core.where import Where, WhereFacts, where
+from rtlaunch.core.where import SYSTEM_SERVICE, Where, WhereFacts, where
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,24 @@ def with_remedy(finding: Finding, words: list[str]) -> Finding:
     context = Context(
         options=tuple(words[:dashes]), command=quoted(words[dashes + 1 :]) or "COMMAND"
     )
-    return fill_in(finding, here(), context)
+    place = here()
+    if finding.code.startswith("memlock-") and place.kind == SYSTEM_SERVICE:
+        place = with_unit_memlock(place)
+    return fill_in(finding, place, context)
+
+
+def with_unit_memlock(place: Where) -> Where:
+    """Return the place with what its unit's files say of LimitMEMLOCK=."""
+    from rtlaunch.core import unitfile as files
+    from rtlaunch.core.caps import CAP_SYS_RESOURCE, has
+    from rtlaunch.core.proc import parse_status
+    from rtlaunch.linux import unitfile
+
+    texts = unitfile.texts(place.unit, files.SYSTEM_FOLDERS)
+    manager = read_whole("/proc/1/status")
+    raises = manager is not None and has(parse_status(manager).cap_eff, CAP_SYS_RESOURCE)
+    asked = files.value(texts, "LimitMEMLOCK")
+    return replace(place, unit_memlock=asked, manager_raises=raises)
 
 
 def describe_images(outcome: Outcome) -> None:

@@ -79,8 +79,10 @@ class Facts(Record):
     empty where it may or nobody asked. The last three are read only where somebody asks for exec
     mode, or a service manager's variables are there.
     when the package holds none for this machine; ``memory`` is None where nobody asked. The last
-    three are read only where somebody asks for exec mode, or a service manager's variables are
-    there. ``notify_error`` is why nobody could be told of readiness, where that was asked for.
+    three of who started us are read only where somebody asks for exec mode, or a service manager's
+    variables are there. ``unit`` is the service whose main process we are, ``unit_type`` its Type=,
+    both empty where there is none. ``notify_error`` is why nobody could be told of readiness, where
+    that was asked for.
     """
 
     host: Host
@@ -103,4 +105,6 @@ class Facts(Record):
     parent_is_manager: bool = False
     at_terminal: bool = False
     is_subreaper: bool = False
+    unit: str = ""
+    unit_type: str = ""
     notify_error: str = ""

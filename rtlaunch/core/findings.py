@@ -75,6 +75,7 @@ CODES: dict[str, tuple[str, int, bool]] = {
     "proc-missing": (ERROR, EXIT_REFUSED, False),
     "mode-exec": (ERROR, EXIT_REFUSED, False),
     "notify-supervise": (ERROR, EXIT_REFUSED, True),
+    "unit-forking": (ERROR, EXIT_REFUSED, True),
     "notify-missing": (WARNING, EXIT_REFUSED, True),
     "notify-failed": (ERROR, EXIT_REFUSED, True),
     "launch-failed": (ERROR, EXIT_REFUSED, False),

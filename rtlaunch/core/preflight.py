@@ -103,6 +103,14 @@ def of_surroundings(options: Options, facts: Facts) -> Iterable[Finding]:
         from rtlaunch.core import readiness
 
         yield from readiness.findings(options, facts, has_speaker(options, facts))
+    if facts.unit_type == "forking":
+        yield Finding(
+            "unit-forking",
+            f"{facts.unit} has Type=forking: what systemd goes on with is a fork of the program "
+            "that is locked",
+            why="a fork has none of its parent's locks (mlockall(2)): it would run unlocked",
+            values={"unit": facts.unit},
+        )
     if mode.choose(options, facts).mode == mode.EXEC:
         yield from mode.findings(options, facts)
         return

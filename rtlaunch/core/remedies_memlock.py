@@ -133,6 +133,22 @@ HEADROOM: Rows = {
     for place, (set_by, try_now, for_good) in MEMLOCK.items()
 }
 
+# Where the unit asks for more than it was given: systemd tries, takes what it gets, and is silent
+# (setrlimit_closest, src/basic/rlimit-util.c). What PID 1 may raise decides which one it is.
+CLAMPED: Row = (
+    "systemd: %(unit)s has LimitMEMLOCK=%(unit_memlock)s, and was given %(given)s without a word, "
+    "since PID 1 has no CAP_SYS_RESOURCE here, as in most containers",
+    SYSTEMD_RUN + " -p AmbientCapabilities=CAP_IPC_LOCK %(run)s",
+    EDIT + "AmbientCapabilities=CAP_IPC_LOCK\n"
+    "(no limit binds who has it), then restart it; or give whatever systemd runs in a memlock "
+    "limit of %(bytes)s or CAP_SYS_RESOURCE",
+)
+STALE: Row = (
+    "%(unit)s has LimitMEMLOCK=%(unit_memlock)s by now, and was started with %(given)s",
+    "%(sudo)ssystemctl daemon-reload && %(sudo)ssystemctl restart %(unit)s",
+    "the same: a unit's limits are those that it was started with",
+)
+
 # Where --memlock itself asked for less than the hard limit permits, the place does not matter.
 OWN_LIMIT: Row = (
     "--memlock or RTLAUNCH_MEMLOCK: less than the hard limit permits",

@@ -15,8 +15,9 @@ from rtlaunch.core.record import Record, replace
 from rtlaunch.core.remedies import BY_PLACE
 from rtlaunch.core.remedies_anywhere import ANYWHERE, ON_HOST
 from rtlaunch.core.remedies_budget import SMALLER_HEAP
-from rtlaunch.core.remedies_memlock import HEADROOM, MEMLOCK, OWN_LIMIT
-from rtlaunch.core.units import format_cpus, spell_size
+from rtlaunch.core.remedies_memlock import CLAMPED, HEADROOM, MEMLOCK, OWN_LIMIT, STALE
+from rtlaunch.core.unitfile import hard_limit, is_more
+from rtlaunch.core.units import format_cpus, format_limit, spell_size
 from rtlaunch.core.where import CI, CONTAINERS, KUBERNETES
 
 TYPE_CHECKING = False
@@ -67,7 +68,7 @@ def with_remedy(finding: Finding, where: Where, context: Context) -> Finding:
 def remedy(finding: Finding, where: Where, context: Context) -> Row:
     """Return who set it, what to try now and what to change for good, at this place."""
     own = BY_PLACE.get(finding.code) in (MEMLOCK, HEADROOM) and asked_too_little(finding.values)
-    row = OWN_LIMIT if own else row_for(finding.code, where)
+    row = OWN_LIMIT if own else clamped_row(finding, where) or row_for(finding.code, where)
     names = names_for(finding, where, context)
     set_by, try_now, for_good = (template % names for template in row)
     if "fitting_heap" in finding.values and "%(small_heap)s" not in row[1]:
@@ -76,6 +77,16 @@ def remedy(finding: Finding, where: Where, context: Context) -> Row:
         outside = "on the node: " if where.kind == KUBERNETES else "on the host: "
         return set_by, outside + try_now, outside + for_good
     return set_by, try_now, for_good
+
+
+def clamped_row(finding: Finding, where: Where) -> Row | None:
+    """Return the row for a unit that was given less than its files say; None for any other."""
+    asked = hard_limit(where.unit_memlock) if where.unit_memlock else None
+    if BY_PLACE.get(finding.code) not in (MEMLOCK, HEADROOM):
+        return None
+    if not is_more(asked, finding.values.get("hard")):
+        return None
+    return STALE if where.manager_raises else CLAMPED
 
 
 def asked_too_little(values: Mapping[str, object]) -> bool:
@@ -151,6 +162,7 @@ def names_for(finding: Finding, where: Where, context: Context) -> dict[str, str
     names.update(lines(finding, where, context))
     names.update(capability_names(names["capability"]))
     names.update(memlock_names(finding.values))
+    names["unit_memlock"] = where.unit_memlock
     names.update(limit_names(finding.values))
     names.update(thread_names(finding.values))
     names["variable"] = variable_of(finding.values)
@@ -320,7 +332,9 @@ def memlock_names(values: Mapping[str, object]) -> Mapping[str, str]:
     """Return a memlock limit that suffices: in bytes, in KiB and as an option's value."""
     needed = values.get("needed_bytes")
     size = enough_memlock(needed if isinstance(needed, int) else 0)
-    return {"bytes": str(size), "kib": str(size >> 10), "size": spell_size(size)}
+    hard = values.get("hard")
+    given = format_limit("memlock", hard) if isinstance(hard, int) else "less"
+    return {"bytes": str(size), "kib": str(size >> 10), "size": spell_size(size), "given": given}
 
 
 def enough_memlock(needed_bytes: int) -> int:

@@ -92,6 +92,8 @@ class Where(Record):
     ``unit`` is the systemd unit, ``container`` the container's or pod's name,
     ``ci`` the CI system; ``inside`` is what a CI job runs in. ``userns`` tells
     that we are not in the initial user namespace, where CAP_IPC_LOCK counts.
+    ``unit_memlock`` is LimitMEMLOCK= in the files of a system's unit, read where it matters, and
+    ``manager_raises`` whether its manager may raise hard limits.
     """
 
     kind: str
@@ -103,6 +105,8 @@ class Where(Record):
     userns: bool = False
     uid: int = 0
     user: str = ""
+    unit_memlock: str = ""
+    manager_raises: bool = False
 
 
 class Sign(Record):

@@ -59,6 +59,7 @@ class Sentry(Observer):
         self.deadline_ns = 0  # of --arm TIME
         self.exec_ns = 0  # of an exec that was not announced yet, and not seen by perf
         self.alarm_ns = 0  # when it will count as unannounced
+        self.ending: Stat | None = None  # as it stood when it had closed its descriptors
         self.noticed: Callable[[], object] = bool  # called for each fault that is told
 
     # ---- the supervisor's
@@ -133,7 +134,14 @@ class Sentry(Observer):
 
     def executed(self, exec_ns: int) -> None:
         """Hear, where perf is not to be had, that the target has exec()ed, unless it is ending."""
-        if self.reader is None or self.reader.read().is_ending:
+        if self.reader is None:
+            return
+        try:
+            stat = self.reader.read()
+        except ProcessLookupError:
+            return  # its parent, which is not us, was faster
+        if stat.is_ending:
+            self.ending = stat
             return
         self.exec_ns, self.alarm_ns = exec_ns, exec_ns + EXEC_PATIENCE_NS
 
@@ -160,10 +168,11 @@ class Sentry(Observer):
         """Take the last counts of the target, a zombie now, and close the watch."""
         if self.reader is None or self.watch is None:
             return
+        last: Stat | None
         try:
             last = self.reader.read()
         except ProcessLookupError:
-            last = None  # its parent, which is not us, was faster
+            last = self.ending  # its parent, which is not us, was faster
         result = self.watch.stop()
         self.reader.close()
         self.write_down(last, result)

@@ -23,6 +23,7 @@ from rtlaunch.linux import memory, proc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from rtlaunch.core.heap import HeapFacts
     from rtlaunch.core.hugepages import HugeFacts
@@ -72,7 +73,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
 
 def read_surroundings(
     options: Options, host: Host, environ: Mapping[str, str]
-) -> dict[str, bool]:
+) -> dict[str, Any]:
     """Return who started us and whether orphans come to us, where exec mode may be chosen."""
     if options.mode != EXEC and not any(environ.get(name) for name in MANAGERS_VARIABLES):
         return {}
@@ -82,7 +83,12 @@ def read_surroundings(
         parent = proc.read_text(host.parent_pid, "comm").rstrip("\n") if host.parent_pid else ""
     except OSError:
         parent = ""
+    unit, unit_type = "", ""
+    if parent == "systemd":
+        unit, unit_type = read_unit(environ)
     return {
+        "unit": unit,
+        "unit_type": unit_type,
         "parent_is_manager": parent == "systemd",
         "at_terminal": os.isatty(0),
         "is_subreaper": prctl.is_subreaper(),
@@ -96,6 +102,18 @@ def read_no_realtime(options: Options) -> str:
     from rtlaunch.linux import cpugroup
 
     return cpugroup.without_realtime()
+
+
+def read_unit(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the service that we are in, and its Type=, as its files have it."""
+    from rtlaunch.core import unitfile as files
+    from rtlaunch.core.where import systemd_path, unit_of
+    from rtlaunch.linux import unitfile
+
+    unit, of_user = unit_of(systemd_path(memory.read_text("/proc/self/cgroup") or ""))
+    if not unit.endswith(".service"):
+        return "", ""
+    return unit, files.value(unitfile.texts(unit, files.folders(of_user, environ)), "Type")
 
 
 def read_notify_error(environ: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests import books
 from tests.host import wait_until
 
 if TYPE_CHECKING:
@@ -54,6 +55,33 @@ class Manager:
     def read(self, path: str) -> str:
         """Read a file in there; AssertionError if there is none."""
         return self.run("cat", path)
+
+    def install(self, program: Path, path: str) -> None:
+        """Copy a program into it."""
+        words = self.words("sh", "-c", 'cat >"$0" && chmod 0755 "$0"', path)
+        with program.open("rb") as file:
+            subprocess.run(words, stdin=file, check=True)
+
+    def not_held(self, pid: str) -> list[str]:
+        """Name the mappings of a process, by its pid in there, that are not locked in memory."""
+        return books.not_held(self.pid_outside(pid))
+
+    def pid_outside(self, pid: str) -> int:
+        """Return the pid that a process in there has out here."""
+        inside = os.readlink(f"/proc/{self.leader}/ns/pid")
+        for entry in Path("/proc").iterdir():
+            try:
+                is_inside = entry.name.isdigit() and os.readlink(entry / "ns" / "pid") == inside
+                if is_inside and books.status(entry.name)["NSpid"].split()[-1] == pid:
+                    return int(entry.name)
+            except OSError:
+                continue  # it ended meanwhile
+        raise AssertionError(f"there is no process {pid} in there")
+
+    def raises_limits(self) -> bool:
+        """Tell whether it may give a unit more than it has itself (CAP_SYS_RESOURCE)."""
+        rows = dict(line.split(":") for line in self.read("/proc/1/status").splitlines())
+        return bool(int(rows["CapEff"], 16) >> 24 & 1)
 
     def unit(self, name: str, text: str) -> None:
         """Install a unit file."""

@@ -67,6 +67,12 @@ class Service:
         rows = dict(line.partition(":")[::2] for line in text.splitlines())
         return rows[key].strip()
 
+    def target(self) -> str:
+        """Return the pid of the program, whoever the main process is."""
+        main = self.show("MainPID")
+        child = self.manager.read(f"/proc/{main}/task/{main}/children").split()
+        return child[0] if child else main
+
     def found(self) -> dict[str, Any]:
         """Return the report, once it is complete."""
         wait_until(lambda: json.loads(self.manager.read(self.report))["complete"], "not complete")

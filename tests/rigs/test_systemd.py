@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host import wait_until
+from tests.host import compile_c, wait_until
 from tests.rigs.services import locked_bytes
+from tests.skips import skip
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.rigs.services import Service
 
+CAPABLE = "AmbientCapabilities=CAP_IPC_LOCK"
 HARDENED = """\
 DynamicUser=yes
 ProtectSystem=strict
@@ -114,6 +118,160 @@ def test_a_refusal_is_not_restarted(service: Service) -> None:
     assert service.show("ExecMainStatus") == "125"
     assert service.show("NRestarts") == "0"
     assert "refused [memlock-limit]" in service.manager.journal(service.name)
+
+
+def test_a_limit_that_was_clamped_without_a_word_is_said(service: Service) -> None:
+    """LimitMEMLOCK=infinity, and 8 MiB given: the message says both, and what to write instead."""
+    service.install(
+        "Type=exec", "DynamicUser=yes", "LimitMEMLOCK=infinity",
+        options="--prefault-stack 7M", command="/usr/bin/python3 -c pass",
+    )  # fmt: skip
+    if service.manager.raises_limits():
+        skip("sys-resource")
+    service.start(check=False)
+    service.manager.wait_for(service.name, "ActiveState", "failed")
+    journal = service.manager.journal(service.name)
+    assert "refused [memlock-budget]" in journal
+    assert f"{service.name} has LimitMEMLOCK=infinity, and was given 8 MiB" in journal
+    drop_in = journal[journal.index("[Service]") :].splitlines()[:2]
+    service.manager.write(
+        f"/etc/systemd/system/{service.name}.d/as-said.conf",
+        "\n".join(line.strip() for line in drop_in) + "\n",
+    )
+    service.manager.run("systemctl", "daemon-reload")
+    service.start()
+    service.manager.wait_for(service.name, "ActiveState", "inactive")
+    assert service.show("Result") == "success"
+
+
+def test_a_forking_unit_is_refused_with_the_reason(service: Service) -> None:
+    """The daemon would be a fork, and unlocked: 125, at once and not after a time-out."""
+    service.install("Type=forking", "TimeoutStartSec=30")
+    service.start(check=False)
+    assert service.show("Result") == "exit-code"
+    journal = service.manager.journal(service.name)
+    assert f"refused [unit-forking]: {service.name} has Type=forking" in journal
+
+
+MUTE = "/usr/bin/python3 -c 'import time; time.sleep(60)'"
+
+
+@pytest.mark.parametrize("mode", ["exec", "supervise"])
+def test_a_program_that_cannot_say_ready_is_said_to_be(service: Service, mode: str) -> None:
+    """--notify: NotifyAccess=main takes it, and the unit is up, and locked by then."""
+    service.install(
+        "Type=notify", "NotifyAccess=main", "TimeoutStartSec=10",
+        options=f"--notify --mode {mode}", command=MUTE,
+    )  # fmt: skip
+    service.start()
+    assert service.show("ActiveState") == "active"
+    program = service.target()
+    assert service.manager.not_held(program) == []
+    service.stop()
+    times = service.found()["time"]
+    assert times["proven_ns"] < times["ready_ns"] < times["go_ns"]
+
+
+def test_a_static_program_is_said_to_be_ready_as_well(service: Service, tmp_path: Path) -> None:
+    """Locked from outside, and READY=1 in its own name."""
+    source = tmp_path / "mute.c"
+    source.write_text("#include <unistd.h>\nint main(void) { pause(); return 0; }\n")
+    service.manager.install(compile_c(source, tmp_path / "mute", "-static"), "/opt/mute")
+    service.install(
+        "Type=notify", "NotifyAccess=main", "TimeoutStartSec=10",
+        options="--notify", command="/opt/mute",
+    )  # fmt: skip
+    service.start()
+    assert service.show("ActiveState") == "active"
+    assert service.manager.not_held(service.show("MainPID")) == []
+
+
+def test_notify_where_nobody_waits_is_no_error(service: Service) -> None:
+    """Type=exec has no NOTIFY_SOCKET: a warning, and it runs."""
+    service.install("Type=exec", options="--notify", command=MUTE)
+    service.start()
+    said = "warning [notify-missing]"
+    wait_until(lambda: said in service.manager.journal(service.name), "no warning")
+    assert service.show("ActiveState") == "active"
+
+
+# What units are hardened with: each by itself, so that a failure names it.
+DIRECTIVES = {
+    "dynamic user": ("DynamicUser=yes", CAPABLE),
+    "strict": ("ProtectSystem=strict",),
+    "no home": ("ProtectHome=yes",),
+    "no write and execute": ("MemoryDenyWriteExecute=yes",),
+    "system call filter": ("SystemCallFilter=@system-service @memlock",),
+    "filter with perf": ("SystemCallFilter=@system-service @memlock perf_event_open",),
+    "no new privileges": ("User=nobody", "NoNewPrivileges=yes", CAPABLE),
+    "no devices": ("PrivateDevices=yes", "PrivateTmp=yes", "PrivateNetwork=yes"),
+    "no tunables": ("ProtectKernelTunables=yes", "ProtectProc=invisible", "ProcSubset=all"),
+    "bounded": ("User=nobody", "CapabilityBoundingSet=CAP_IPC_LOCK", CAPABLE),
+}
+
+
+@pytest.mark.parametrize("hardening", DIRECTIVES)
+def test_what_hardens_a_unit_leaves_it_locked_and_ready(service: Service, hardening: str) -> None:
+    """Under Type=notify and a watchdog; every mapping that can be is locked."""
+    service.install("Type=notify", "WatchdogSec=20", *DIRECTIVES[hardening])
+    service.start()
+    assert service.manager.not_held(service.show("MainPID")) == []
+    service.stop()
+    assert service.found()["lock"]["ok"] is True
+
+
+def test_a_crash_is_restarted(service: Service) -> None:
+    """Restart=on-failure: a new main process, locked as the first one was."""
+    service.install("Type=notify", "Restart=on-failure", "RestartSec=100ms", "LimitCORE=0",
+                    options="--core inherit")  # fmt: skip
+    service.start()
+    first = service.show("MainPID")
+    service.manager.run("kill", "-SEGV", first)
+    service.manager.wait_for(service.name, "NRestarts", "1")
+    service.manager.wait_for(service.name, "ActiveState", "active")
+    assert service.show("MainPID") != first
+    assert locked_bytes(service) > 1 << 20
+
+
+# A launch takes some 80 ms here: from before it has begun to past main().
+DELAYS_MS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 100, 130)
+
+
+@pytest.mark.parametrize("kind", ["exec", "notify"])
+def test_a_stop_at_any_step_of_a_launch_ends_it(service: Service, kind: str) -> None:
+    """No hang, no SIGKILL by the manager, nobody left; and what there is of a report is whole."""
+    service.install(f"Type={kind}", "TimeoutStopSec=5", "TimeoutStartSec=10")
+    for delay in DELAYS_MS:
+        service.manager.run("systemctl", "start", "--no-block", service.name)
+        service.manager.run("sleep", f"0.{delay:03}")
+        service.manager.run("systemctl", "stop", service.name)
+        assert service.show("Result") in ("success", "signal"), delay
+        assert service.show("ExecMainStatus") != "9", delay
+        assert service.show("ControlGroup") == "", delay
+        report = service.manager.run("cat", service.report, check=False)
+        assert "No such file" in report or json.loads(report)["state"], delay
+        service.manager.run("systemctl", "reset-failed", service.name, check=False)
+
+
+# Stops whoever would judge the next image, and becomes it.
+UNJUDGED = """\
+#!/bin/sh
+kill -STOP "$(pgrep rtlaunch-watch -x | tail -n 1)"
+exec /usr/bin/sleep 60
+"""
+
+
+def test_a_stop_during_the_lock_ends_it(service: Service) -> None:
+    """The image stands in its shim and waits for the word: SIGTERM ends it, as before main()."""
+    service.manager.write("/opt/unjudged", UNJUDGED)
+    service.manager.run("chmod", "755", "/opt/unjudged")
+    service.install("Type=exec", "TimeoutStopSec=5", command="/opt/unjudged")
+    service.start()
+    wait_until(lambda: service.status("Name") == "sleep", "it never came to its exec")
+    service.manager.run("systemctl", "stop", service.name)
+    assert service.show("Result") == "success"
+    assert service.show("ControlGroup") == ""
+    assert service.found()["exit"]["signal"] == "SIGTERM"
 
 
 def test_supervise_refuses_what_it_would_break(service: Service) -> None:

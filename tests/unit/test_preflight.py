@@ -79,6 +79,14 @@ def test_readiness_that_cannot_be_told_refuses():
     assert "NOTIFY_SOCKET=/run/x: No such file or directory" in found.what
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("forking", ["unit-forking"]), ("notify", [])])
+def test_a_unit_whose_daemon_is_a_fork_refuses(kind, expected):
+    """The lock is the parent's alone; the unit is named."""
+    found = preflight.findings(options(), facts(unit="x.service", unit_type=kind))
+    assert codes(found) == expected
+    assert all("x.service has Type=forking" in each.what for each in found)
+
+
 def test_no_shim_for_the_machine_refuses():
     """Nothing could be preloaded."""
     asked = options(via="preload")

@@ -120,6 +120,28 @@ def test_no_service_or_container_is_sent_to_limits_d(code):
             assert "limits.d" not in cure(place, code), place
 
 
+@pytest.mark.parametrize("code", ["memlock-limit", "memlock-headroom"])
+def test_a_unit_that_was_given_less_than_it_says_is_told_so(code):
+    """systemd without CAP_SYS_RESOURCE gives what it has and is silent; the capability helps."""
+    place = at(SYSTEM_SERVICE, unit_memlock="infinity")
+    text = cure(place, code, **MEMLOCK_VALUES)
+    assert "audio.service has LimitMEMLOCK=infinity, and was given 8 MiB without a word" in text
+    assert "AmbientCapabilities=CAP_IPC_LOCK" in text
+    assert "LimitMEMLOCK=64M" not in text
+
+
+def test_a_unit_that_was_changed_since_it_started_is_started_again():
+    """Where the manager could have given what its files say."""
+    place = at(SYSTEM_SERVICE, unit_memlock="64M", manager_raises=True)
+    assert "daemon-reload" in cure(place, **MEMLOCK_VALUES)
+
+
+def test_a_unit_that_got_what_it_asked_for_asks_for_more():
+    """LimitMEMLOCK=8M, and 8 MiB given: the usual advice."""
+    place = at(SYSTEM_SERVICE, unit_memlock="8M")
+    assert "LimitMEMLOCK=64M" in cure(place, **MEMLOCK_VALUES)
+
+
 def test_user_service_is_cured_at_its_manager():
     """A user unit gets no more than its manager has: the drop-in is user@.service's."""
     assert "systemctl edit user@.service" in cure(at(USER_SERVICE))
