@@ -101,6 +101,7 @@ needed_to_test() {
 
 # What the rigs of tests/rigs run on; systemd itself is never installed for them.
 needed_to_rig() {
+    need redis-tools has_command redis-check-rdb # a server that says READY=1, for the drop-in
     need strace has_command strace
 }
 

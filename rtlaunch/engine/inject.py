@@ -246,6 +246,11 @@ class Injection:
             self._call("close", self._descriptor)
         self.let_go()
 
+    def end(self) -> None:
+        """Kill it, whoever it is by now."""
+        ptrace.kill(self.pid)
+        self.state = GONE
+
     def let_go(self) -> None:
         """Put back what was changed of the target, and let it run untraced."""
         if self._before is not None:

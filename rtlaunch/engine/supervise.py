@@ -347,11 +347,19 @@ class Supervisor:
             )
 
     def kill(self, number: int) -> None:
-        """Send the target a signal of our own; it is our child and unreaped, so the pid is its."""
+        """Send the target a signal of our own; it is our child and unreaped, so the pid is its.
+
+        Where it is another user's, and we have no CAP_KILL, its tracer may still end it.
+        """
         try:
             os.kill(self.pid, number)
         except ProcessLookupError:
             return
+        except PermissionError as error:
+            if number == _signal.SIGKILL and self.injection and not self.injection.is_over:
+                self.injection.end()
+            else:
+                self.sentry.listener.step(f"cannot signal {self.pid}: {error.strerror}")
 
     # ---- children
 

@@ -16,7 +16,7 @@ import time
 from rtlaunch.linux import libc
 
 # include/uapi/linux/ptrace.h
-CONT, DETACH, SYSCALL = 7, 17, 24
+CONT, KILL, DETACH, SYSCALL = 7, 8, 17, 24
 GETREGSET, SETREGSET = 0x4204, 0x4205
 SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
 GETSIGMASK, SETSIGMASK = 0x420A, 0x420B
@@ -69,6 +69,11 @@ def to_system_call(pid: int, signal: int = 0) -> None:
 def detach(pid: int, signal: int = 0) -> None:
     """Let a stopped tracee go for good."""
     libc.ptrace(DETACH, pid, 0, signal)
+
+
+def kill(pid: int) -> None:
+    """Kill a tracee, for which no permission to signal it is asked (kernel/ptrace.c)."""
+    libc.ptrace(KILL, pid, 0, 0)
 
 
 def registers(pid: int) -> bytes:
