@@ -115,8 +115,18 @@ def make_plan(
         *steps,
         Execute(facts.target.path, facts.target.argv, preload),
         Lock(options.lock, options.prefault_stack, options.children),
+        *said_ready(options, facts, aside),
         WatchFaults(options.watch, options.pdeathsig, aside),
     )
+
+
+def said_ready(options: Options, facts: Facts, by_program: bool) -> tuple[Step, ...]:
+    """Return the step of ``--notify``, where somebody is there to be told."""
+    if not options.notify:
+        return ()
+    from rtlaunch.core import readiness
+
+    return readiness.steps(facts, by_program)
 
 
 def as_far_as_possible(step: Step) -> Step:

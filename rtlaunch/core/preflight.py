@@ -128,7 +128,7 @@ def has_speaker(options: Options, facts: Facts) -> bool:
     """Tell whether we will be the main process, or have something of ours run in it."""
     if mode.choose(options, facts).mode != mode.EXEC:
         return True
-    return not any(finding.code in plan.UNREACHED for finding in of_target(options, facts))
+    return not any(finding.code in way.UNREACHED for finding in of_target(options, facts))
 
 
 def bound_to_us(options: Options, facts: Facts) -> list[str]:

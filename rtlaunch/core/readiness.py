@@ -7,6 +7,7 @@ says READY=1, and when, is :mod:`rtlaunch.engine.readiness`'s.
 from __future__ import annotations
 
 from rtlaunch.core.findings import Finding
+from rtlaunch.core.steps import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
 
 VARIABLE = "NOTIFY_SOCKET"
 LONGEST = 107  # bytes of sun_path (unix(7)), less the one that ends or begins it
+
+
+class SayReady(Step):
+    """Tell a service manager that the program is ready, from the unit's main process."""
+
+    socket: str
+    by_program: bool
+
+    def describe(self) -> str:
+        """Say who tells whom."""
+        who = "the program's own process" if self.by_program else "rtlaunch, the main process"
+        return f"say READY=1 to {self.socket}, from {who}"
+
+
+def steps(facts: Facts, by_program: bool) -> tuple[Step, ...]:
+    """Return the step, where there is somebody to be told."""
+    to = facts.environ.get(VARIABLE)
+    return (SayReady(to, by_program),) if to and not facts.notify_error else ()
 
 
 def address(text: str) -> bytes:

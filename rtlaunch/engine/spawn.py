@@ -112,9 +112,9 @@ class Child:
         if not answer:  # it is dead
             os._exit(EXIT_REFUSED)
         self.preloads = unpack(answer).kind != SKIP
-        for fd in handed:
-            channel.move_high(fd, self.nofile)
-            os.close(fd)
+        for each in handed:
+            channel.move_high(each, self.nofile)
+            os.close(each)
 
     def bind_to_launcher(self) -> None:
         """Die with the launcher, and at once if it is dead already."""

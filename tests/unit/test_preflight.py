@@ -8,6 +8,7 @@ from rtlaunch.core import preflight
 from rtlaunch.core.facts import Shim
 from rtlaunch.core.findings import first_refusal
 from rtlaunch.core.limits import Limit
+from rtlaunch.core.plan import make_plan
 from rtlaunch.core.record import replace
 from rtlaunch.core.units import UNLIMITED
 from tests.unit.deciding import ALL, MIB, NOBODY, ROOT, USER, codes, facts, options
@@ -206,3 +207,16 @@ def test_best_effort_waives_all_that_may_be():
     assert refusing is not None
     assert refusing.code == "user-denied"
     assert [finding.waived for finding in found if finding.code == "shim-missing"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("mode", "who"),
+    [("exec", "the program's own process"), ("supervise", "rtlaunch, the main process")],
+)
+def test_the_plan_says_who_says_ready(mode, who):
+    """After the lock; where nobody is to be told there is no step."""
+    told = facts(environ={"NOTIFY_SOCKET": "/run/notify"})
+    steps = [step.describe() for step in make_plan(options(notify="true", mode=mode), told)]
+    assert f"say READY=1 to /run/notify, from {who}" in steps
+    untold = make_plan(options(notify="true"), facts())
+    assert not any("READY" in step.describe() for step in untold)
