@@ -35,6 +35,7 @@ SHIM = "rtlaunch/native/shim.c"
 HANDSHAKE = "rtlaunch/engine/handshake.py"
 HEAP = "tests/kernel/test_heap.py"
 STANDALONE, ALONE = "rtlaunch/native/standalone.c", "tests/native/test_standalone.py"
+READINESS = "tests/kernel/test_readiness.py"
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,25 @@ MUTANTS = (
                 "        conversation.say(self.word_to_go(conversation))\n",
             ),
             (
-                "            self.conclude_child(conversation, record)\n"
-                "        conversation.say(self.word_to_go(conversation))\n",
-                "            self.conclude_child(conversation, record)\n",
+                '        """Say go."""\n        conversation.say(self.word_to_go(conversation))\n',
+                '        """Say go."""\n',
             ),
         ),
         (LOCK,),
+    ),
+    Mutant(
+        "READY=1 is said before the proof",
+        HANDSHAKE,
+        (
+            (
+                "        elif conversation.is_target:\n"
+                "            self.conclude_target(conversation, record)\n",
+                "        elif conversation.is_target:\n"
+                "            self.readiness and self.readiness.announce(conversation)\n"
+                "            self.conclude_target(conversation, record)\n",
+            ),
+        ),
+        (READINESS,),
     ),
     Mutant(
         "limits of the cgroups above are not read",

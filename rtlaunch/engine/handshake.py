@@ -11,6 +11,7 @@ from __future__ import annotations
 import _socket
 import os
 import time
+from errno import EMFILE
 
 from rtlaunch.core import proc as books_of
 from rtlaunch.core import proof, protocol
@@ -64,7 +65,7 @@ class Conversation:
     """
 
     __slots__ = (
-        "entered_ns", "is_target", "kept", "notifying", "pid", "sock", "stack_at_exec",
+        "entered_ns", "is_shared", "is_target", "kept", "notifying", "pid", "sock", "stack_at_exec",
         "stack_restored",
     )  # fmt: skip
     can_keep = True  # that socket, once it was told to go
@@ -75,6 +76,7 @@ class Conversation:
         self.is_target = is_target
         self.entered_ns = entered_ns
         self.kept = False
+        self.is_shared = False  # whether that socket is the channel, which others hear too
         self.notifying = False  # told to say READY=1, and not yet heard of
         self.stack_at_exec: int | None = None
         self.stack_restored = 0
@@ -85,6 +87,8 @@ class Conversation:
 
     def notify(self, ready: _socket.socket) -> Message | None:
         """Have its shim say READY=1 on ``ready``; None where it will answer."""
+        if self.is_shared:  # it has no descriptor left to take one
+            return Message(protocol.NOTIFIED, error=EMFILE)
         from rtlaunch.engine import readiness
 
         told = readiness.ask(self.sock, ready)
@@ -190,7 +194,7 @@ class Handshake:
 
     def conclude(self, conversation: Speaker, record: Message) -> None:
         """Judge a record and say go, or raise :class:`Refused` (the image still stands)."""
-        if record.kind == protocol.NOTIFIED:
+        if conversation.notifying:
             self.conclude_readiness(conversation, record)
         elif conversation.is_target:
             self.conclude_target(conversation, record)

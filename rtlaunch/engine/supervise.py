@@ -269,9 +269,10 @@ class Supervisor:
                 fd = conversation.sock.fileno()
                 self.conversations[fd] = conversation
                 self.listen(fd, lambda: self.on_conversation(fd))
-        elif kind in (protocol.RECORD, protocol.NOTIFIED):
+        elif kind == protocol.RECORD:
             # an image that had no descriptor left for a socket of its own
             speaker = Conversation(self.channel, pid, pid == self.pid, arrival.message.time_ns)
+            speaker.is_shared = True
             self.conclude(speaker, arrival.message)
 
     def on_conversation(self, fd: int) -> None:
