@@ -76,13 +76,10 @@ class Facts(Record):
     lets us ask for; ``account`` is None without ``--user``; ``shim`` is None
     when the package holds none for this machine; ``memory`` is None where nobody asked.
     ``no_realtime`` is the directory of our cpu cgroup where that may hold no real-time task, and
-    empty where it may or nobody asked. The last three are read only where somebody asks for exec
-    mode, or a service manager's variables are there.
-    when the package holds none for this machine; ``memory`` is None where nobody asked. The last
-    three of who started us are read only where somebody asks for exec mode, or a service manager's
-    variables are there. ``unit`` is the service whose main process we are, ``unit_type`` its Type=,
-    both empty where there is none. ``notify_error`` is why nobody could be told of readiness, where
-    that was asked for.
+    empty where it may or nobody asked. ``parent_is_manager`` and what follows it are read only
+    where somebody asks for exec mode, or a service manager's variables are there: ``unit`` is the
+    service whose main process we are, ``unit_type`` its Type=, both empty where there is none.
+    ``notify_error`` is why nobody could be told of readiness, where that was asked for.
     """
 
     host: Host
