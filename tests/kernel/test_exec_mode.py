@@ -280,4 +280,6 @@ def test_a_relative_report_is_where_we_were_started(rtlaunch: Launcher) -> None:
     """The side process writes it to the folder that it was named from."""
     words = ("--report", "relative.json", *EXEC, "--", "true")
     rtlaunch.start(*words, cwd=rtlaunch.folder).communicate(timeout=20)
-    assert written(rtlaunch.folder / "relative.json")["verdict"] == "clean"
+    report = rtlaunch.folder / "relative.json"  # by which its side process cannot be found
+    wait_until(lambda: report.exists() and json.loads(report.read_text())["complete"], "not whole")
+    assert json.loads(report.read_text())["verdict"] == "clean"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,8 @@ from tests.host import wait_until
 
 if TYPE_CHECKING:
     from tests.rigs.services import Service
+
+CATALOG = Path(__file__).resolve().parents[2] / "systemd" / "rtlaunch.catalog"
 
 # Maps a file, has the kernel drop it from memory, and reads it again: major faults.
 FAULTING = """\
@@ -82,6 +85,21 @@ def test_faults_of_a_running_service_are_entries(service: Service) -> None:
     (end,) = entries(service, "end")
     assert int(end["RTLAUNCH_MAJOR"]) > 0
     assert (end["RTLAUNCH_VERDICT"], end["PRIORITY"]) == ("faulted", "4")
+
+
+def test_the_catalog_explains_them(service: Service) -> None:
+    """journalctl -x, with the shipped catalog: the fields are filled in."""
+    service.manager.write("/usr/local/lib/systemd/catalog/rtlaunch.catalog", CATALOG.read_text())
+    service.manager.run("journalctl", "--update-catalog")
+    service.install("Type=notify")
+    service.start()
+    pid = service.show("MainPID")
+    service.stop()
+    service.found()
+    service.manager.run("journalctl", "--sync", check=False)
+    said = service.manager.run("journalctl", "-x", "-u", service.name, "--no-pager")
+    assert f"Subject: {pid} was locked, and its main() begins" in said
+    assert f"Subject: {pid} has ended: clean" in said
 
 
 @pytest.mark.parametrize("options", ["--log-format text", "--quiet"])
