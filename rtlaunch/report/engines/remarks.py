@@ -28,6 +28,7 @@ WITHOUT_LAUNCHER = {
     "max-minor": NOBODY_WATCHES,
     "mode": "the program is started as itself",
     "pdeathsig": "no launcher is there to die",
+    "notify": "no launcher is there to have READY=1 said",
     "allow": "allowed here and now; the guest itself knows --best-effort alone",
     "report": NOBODY_REPORTS,
     "log-format": NOBODY_REPORTS,
