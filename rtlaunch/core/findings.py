@@ -47,6 +47,7 @@ CODES: dict[str, tuple[str, int, bool]] = {
     # what ptrace cannot reach
     "ptrace-denied": (ERROR, EXIT_REFUSED, True),
     "inject-failed": (ERROR, EXIT_REFUSED, True),
+    "exec-unfollowed": (ERROR, EXIT_REFUSED, True),
     # a process that already runs
     "process-missing": (ERROR, EXIT_REFUSED, False),
     "process-unsuitable": (ERROR, EXIT_REFUSED, False),

@@ -81,7 +81,7 @@ class Image(Part):
     """One program image that the target's pid exec()ed.
 
     ``at_ns`` is CLOCK_MONOTONIC; ``elf`` is a mapping or record of its header;
-    ``why`` says what kept it from being locked.
+    ``why`` says what kept it from being locked, ``via`` how it was: preload or ptrace.
     """
 
     path: str | None = None
@@ -89,6 +89,7 @@ class Image(Part):
     elf: Mapping[str, object] | Record | None = None
     locked: bool | None = None
     why: str | None = None
+    via: str | None = None
 
 
 class Target(Part):

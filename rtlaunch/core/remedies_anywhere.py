@@ -211,6 +211,11 @@ LAUNCH: dict[str, Row] = {
         "rtlaunch -- the last program of the chain, without the wrapper",
         "put rtlaunch last: WRAPPER rtlaunch -- COMMAND",
     ),
+    "exec-unfollowed": (
+        "a program that only execs another one, and who or what forbids ptrace here",
+        "rtlaunch -- the last program of the chain, without the others",
+        "put rtlaunch last: WRAPPER rtlaunch -- COMMAND; or %(allow)s",
+    ),
     "child-unlocked": (
         "--children all, and a child that could not lock",
         "rtlaunch explain memlock-limit   # its usual cause",

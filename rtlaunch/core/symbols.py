@@ -56,6 +56,25 @@ def defines(image: bytes, dynamic: Dynamic, name: str) -> bool:
     return False
 
 
+def imports(image: bytes, dynamic: Dynamic) -> frozenset[str]:
+    """Name the dynamic symbols that the file takes from others.
+
+    A GNU hash table has the defined ones alone, and says at which the first of them is.
+    """
+    try:
+        if dynamic.gnu_hash:
+            _, count = unpack_from("<II", image, dynamic.gnu_hash)
+        elif dynamic.sysv_hash:
+            _, count = unpack_from("<II", image, dynamic.sysv_hash)
+        else:
+            return frozenset()
+        table = image[dynamic.symbols : dynamic.symbols + count * _SYMBOL_BYTES]
+        names = [row[0] for row in iter_unpack(_SYMBOL, table) if row[3] == 0]
+        return frozenset(_name(image, dynamic.strings + at).decode("latin-1") for at in names)
+    except (struct.error, IndexError, ValueError):
+        return frozenset()
+
+
 def _read(image: bytes) -> Dynamic:
     if image[:6] != b"\x7fELF\x02\x01":
         return Dynamic()

@@ -27,6 +27,18 @@ DEFAULT_PATH = "/bin:/usr/bin"  # execvp(3) without PATH: confstr(_CS_PATH)
 READ, EXECUTE = 4, 1
 IMAGES_MAX = 6  # fs/exec.c exec_binprm: five rewrites by #! or binfmt_misc, then ELOOP
 
+# Programs that are there to become another one: an exec of theirs is waited for. Those that exec
+# and never fork are known without a name (engine/chain.py), if they are dynamic.
+LEADERS = frozenset(
+    (
+        "sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "ksh93", "mksh", "posh",
+        "rbash", "tcsh", "toybox", "yash", "zsh",
+        "capsh", "chroot", "chrt", "doas", "env", "flock", "gosu", "ionice", "nice", "nohup",
+        "nsenter", "numactl", "prlimit", "runuser", "setarch", "setpriv", "setsid", "stdbuf", "su",
+        "su-exec", "sudo", "taskset", "unshare",
+    )
+)  # fmt: skip
+
 # errnos after which execvp(3) goes on to the next directory of PATH
 SEARCH_ON = frozenset((EACCES, ENOENT, ESTALE, ENOTDIR, ENODEV, ETIMEDOUT))
 
@@ -132,6 +144,11 @@ class User(Record):
 
     uid: int
     groups: frozenset[int]
+
+
+def leads_on(path: str) -> bool:
+    """Tell whether the program at ``path`` is, by its name, there to become another one."""
+    return path.rpartition("/")[2] in LEADERS
 
 
 # --- looking up ------------------------------------------------------------------------------

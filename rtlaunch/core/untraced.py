@@ -52,6 +52,22 @@ def denied(denial: Denial) -> Finding:
     )
 
 
+def unfollowed(name: str, denial: Denial) -> Finding:
+    """Return the finding for a program that is there to exec another, and may not be traced."""
+    return Finding(
+        "exec-unfollowed",
+        f"{name} is there to become another program, and cannot be followed: {cause(denial)}",
+        why="if that one is static, or loses LD_PRELOAD on the way, it would run unlocked",
+        values={
+            "program": name,
+            "errno": denial.errno,
+            "tracer": denial.tracer or None,
+            "seccomp": denial.seccomp,
+            "ptrace_scope": denial.yama,
+        },
+    )
+
+
 def cause(denial: Denial) -> str:
     """Say which rule it is, the surest first."""
     if denial.tracer:

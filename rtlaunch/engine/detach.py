@@ -17,6 +17,7 @@ from rtlaunch.core.options import DEFAULT
 from rtlaunch.core.outcome import RUNNING
 from rtlaunch.core.record import replace
 from rtlaunch.engine import channel, inherit, spawn
+from rtlaunch.engine.handshake import Conversation
 from rtlaunch.engine.launch import failed_action, fork_failed
 from rtlaunch.engine.supervise import Supervisor
 from rtlaunch.linux import pidfd, prctl, proc
@@ -224,8 +225,8 @@ class SideProcess(Supervisor):
     def refuse(self, finding: Finding) -> None:
         """End the target with 125 by its shim; one that has none, or is deaf, by SIGKILL."""
         self.refusal = self.refusal or finding
-        speaker = None if self.injection else self.current
-        if speaker is None or not channel.tell(speaker.sock, protocol.Message(protocol.REFUSE)):
+        speaker, word = self.current, protocol.Message(protocol.REFUSE)
+        if not isinstance(speaker, Conversation) or not channel.tell(speaker.sock, word):
             self.kill(9)
 
     def on_arrival(self, arrival: channel.Arrival) -> None:
@@ -240,7 +241,18 @@ class SideProcess(Supervisor):
         self.sentry.ended()
         self.outcome.time.ended_ns = time.monotonic_ns()
         self.ended = True
-        self.settle_status(exit_status(self.fd, self.pid))
+        status = exit_status(self.fd, self.pid)
+        self.let_parent_reap()
+        self.settle_status(status)
+
+    def let_parent_reap(self) -> None:
+        """Take the end of a target that we trace to its exec: its parent hears of it only then."""
+        if self.injection is None or self.injection.is_over:
+            return
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return
 
 
 def exit_status(fd: int, pid: int) -> int | None:

@@ -69,6 +69,8 @@ class Conversation:
         "stack_restored",
     )  # fmt: skip
     can_keep = True  # that socket, once it was told to go
+    way = "preload"
+    stays = False  # traced: where it is, it is by an injection of its own
 
     def __init__(self, sock: _socket.socket, pid: int, is_target: bool, entered_ns: int) -> None:
         self.sock = sock
@@ -127,6 +129,7 @@ class Handshake:
         self.smaps = ""  # of the last image whose books were read
         self.readiness: Readiness | None = None  # who is told that the program is ready
         self.promise: Callable[[int], Finding | None] | None = None  # of the lease, before go
+        self.follow: Callable[[Speaker], object] = bool  # called for the target's images, before go
 
     @property
     def flags(self) -> int:
@@ -199,6 +202,7 @@ class Handshake:
         elif conversation.is_target:
             self.conclude_target(conversation, record)
             self.keep_promise(conversation.pid)
+            self.follow(conversation)
             if self.readiness is not None and not self.went:
                 told = self.readiness.announce(conversation)
                 if told is None:
@@ -247,7 +251,7 @@ class Handshake:
 
     def word_to_go(self, conversation: Speaker) -> Message:
         """Return GO; the target keeps the pair open where only that will tell of its next exec."""
-        watched = self.sees_exec()
+        watched = self.sees_exec() or conversation.stays
         conversation.kept = conversation.is_target and conversation.can_keep and not watched
         if not watched and not conversation.can_keep:
             self.weigh((EXEC_UNSEEN,))
@@ -405,6 +409,7 @@ class Handshake:
             path=executable(conversation.pid),
             at_ns=conversation.entered_ns,
             locked=judged.locked if self.flags else False,
+            via=conversation.way,
         )
         if not judged.locked:
             image.why = judged.findings[0].what

@@ -6,12 +6,14 @@ For programs that no loader runs for, or that drop what a loader is told. The st
     at exec   stopped in the new image, before its first instruction
     locked    its stack touched, mlockall done; the launcher reads its books
     gone      as it was at exec, and traced by nobody
+    followed  as it was at exec, and traced still, until it is at the exec of another
 
-What is changed of it, registers and signal mask, is put back before it goes; if we die, the kernel
-kills it (PTRACE_O_EXITKILL). Signals that arrive meanwhile wait in the kernel, their siginfo whole.
-It leaves nothing in the target, but for a descriptor that an exec closes where nothing else would
-tell of one, and decides nothing: who is injected into is the plan's business.
-Why it goes about it in this way is told in docs/decisions/0041.
+What is changed of it, registers and signal mask, is put back before it goes; if we die until
+then, the kernel kills it (PTRACE_O_EXITKILL). Signals that arrive meanwhile wait in the kernel,
+their siginfo whole. It leaves nothing in the target, but for a descriptor that an exec closes
+where nothing else would tell of one, and decides nothing: who is injected into is the plan's
+business, and who is followed :mod:`rtlaunch.engine.chain`'s.
+Why it goes about it in this way is told in docs/decisions/0041 and 0043.
 """
 
 from __future__ import annotations
@@ -35,9 +37,13 @@ if TYPE_CHECKING:
     from rtlaunch.core.tracee import Registers
 
 SEIZED, AT_EXEC, LOCKED, GONE = "seized", "at exec", "locked", "gone"
+FOLLOWED = "followed"
 
 STOPPING = (_signal.SIGSTOP, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
 ALL_BLOCKED = b"\xff" * ptrace.SIGNAL_SET_BYTES
+
+FOLLOWING = ptrace.O_TRACEEXEC | ptrace.O_TRACESYSGOOD
+UNPROVEN = FOLLOWING | ptrace.O_EXITKILL  # nobody is left to run unlocked
 
 MCL_ALL, MCL_ONFAULT = 7, 4
 MADV_POPULATE_WRITE = 23  # Linux 5.14
@@ -60,27 +66,37 @@ class Injection:
     """
 
     is_target = True
+    way = "ptrace"
     kept = False
     notifying = False
     stack_at_exec: int | None = None  # --thread-stack is the shim's alone
     stack_restored = 0
 
-    def __init__(self, pid: int, sock: _socket.socket, witness: tuple[int, int]) -> None:
-        """Trace ``pid``; ``sock`` is our end of what tells of its exec, ``witness`` names its."""
+    def __init__(
+        self,
+        pid: int,
+        sock: _socket.socket | None = None,
+        witness: tuple[int, int] | None = None,
+    ) -> None:
+        """Trace ``pid``; ``sock`` is our end of what tells of its exec, ``witness`` names its.
+
+        Without them it is an image that was proven, and is followed to its exec.
+        """
         self.pid = pid
         self.sock = sock
         self._witness = witness
         self._descriptor = -1
         self.ready: tuple[int, int] | None = None  # of the socket on which it says READY=1
-        self.state = SEIZED
+        self.state = SEIZED if sock else FOLLOWED
+        self.stays = False  # whether it is followed once it goes
         self.entered_ns = 0
         self.deathsig: int | None = None
         self._before: Registers | None = None
         self._mask: bytes | None = None
+        self._was_stopped = False
         self._entry = 0
         self._page = os.sysconf("SC_PAGE_SIZE")
-        options = ptrace.O_TRACEEXEC | ptrace.O_EXITKILL | ptrace.O_TRACESYSGOOD
-        ptrace.seize(pid, options)
+        ptrace.seize(pid, UNPROVEN if sock else FOLLOWING)
 
     @property
     def is_over(self) -> bool:
@@ -92,14 +108,13 @@ class Injection:
         """Whether it has a descriptor that an exec of its would close."""
         return self._descriptor >= 0
 
-    # ---- seized
+    # ---- seized, followed
 
     def on_stop(self, stop: int) -> bool:
         """Let it run on from a stop (si_status of waitid(2)); True when it is that of the exec."""
         event, signal = stop >> 8, stop & 0xFF
         if event == ptrace.EVENT_EXEC:
-            self.state = AT_EXEC
-            self.entered_ns = time.monotonic_ns()
+            self._arrive()
             return True
         if event == ptrace.EVENT_STOP and signal in STOPPING:
             ptrace.listen(self.pid)
@@ -107,11 +122,23 @@ class Injection:
             ptrace.go_on(self.pid, 0 if event else signal)
         return False
 
+    def _arrive(self) -> None:
+        """Stand at an exec: what was known of the image before is no more."""
+        if self.state == FOLLOWED:
+            ptrace.set_options(self.pid, UNPROVEN)
+            self.sock = self._witness = self._before = self._mask = self.deathsig = None
+            self._descriptor, self.kept = -1, False
+            self.stack_at_exec, self.stack_restored = None, 0
+        self.state = AT_EXEC
+        self.entered_ns = time.monotonic_ns()
+
     # ---- at exec
 
     def lock(self, order: Message) -> Message:
         """Do what the order says, in the target's name; return the record of it."""
         self._take()
+        if order.stack_limit:
+            self._restore_stack(order.stack_limit)
         low, touched = self._prefault(order)
         began = time.monotonic_ns()
         flags, error = order.flags & MCL_ALL, 0
@@ -152,7 +179,16 @@ class Injection:
         if at < 0:
             raise NoCall(0, "its vdso has no instruction that enters the kernel")
         self._entry = start + at
-        self._descriptor = proc.descriptor_of(self.pid, self._witness)
+        if self._witness:
+            self._descriptor = proc.descriptor_of(self.pid, self._witness)
+
+    def _restore_stack(self, limit: int) -> None:
+        """Give the stack limit back. Its C library has not read it yet: that is its threads'."""
+        from rtlaunch.core.threadstack import as_limit
+        from rtlaunch.linux import rlimit
+
+        rlimit.put_soft_of(self.pid, "stack", as_limit(limit))
+        self.stack_at_exec = as_limit(limit)
 
     def _prefault(self, order: Message) -> tuple[int, int]:
         """Touch the main stack below its pointer as far as told; return the lowest page and bytes.
@@ -213,6 +249,7 @@ class Injection:
             stop = ptrace.wait_stop(self.pid)
             if stop == ptrace.SYSCALL_STOP:
                 return
+            self._was_stopped |= stop >> 8 == ptrace.EVENT_STOP
             signal = 0 if stop >> 8 else stop
 
     # ---- locked
@@ -257,5 +294,20 @@ class Injection:
             ptrace.set_registers(self.pid, tracee.pack_registers(self._before))
         if self._mask is not None:
             ptrace.set_signal_mask(self.pid, self._mask)
+        if self.stays:
+            self.follow()
+            return
         ptrace.detach(self.pid)
         self.state = GONE
+
+    def follow(self) -> None:
+        """Let the target run, traced for its next exec alone.
+
+        Where it was stopped meanwhile it is asked at once whether it still is: :meth:`on_stop`.
+        """
+        ptrace.set_options(self.pid, FOLLOWING)
+        if self._was_stopped:
+            ptrace.interrupt(self.pid)
+            self._was_stopped = False
+        ptrace.go_on(self.pid)
+        self.state = FOLLOWED

@@ -19,9 +19,10 @@ import time
 from rtlaunch.core import protocol
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.outcome import BY_RTLAUNCH, BY_TARGET, ENDED, REFUSED, Image
+from rtlaunch.core.target import leads_on
 from rtlaunch.engine import channel
 from rtlaunch.engine.handshake import Conversation, Handshake, Refused
-from rtlaunch.linux import libc, proc
+from rtlaunch.linux import files, libc, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from rtlaunch.engine.sentry import Sentry
 
 SIGNAL_EXIT_BASE = 128
+EXEC = b"\0exec"  # how the names of execve(2) and its like begin, where a program imports them
 ALL_SIGNALS = 2**64 - 1  # the kernel leaves SIGKILL and SIGSTOP out itself (signalfd(2))
 TERMINAL_STOPS = (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)
 
@@ -62,6 +64,7 @@ class Supervisor:
         self.shim_path = shim_path
         self.traced = traced
         self.injection: Injection | None = None
+        handshake.follow = self.follow
         self.why_unlocked = "not preloaded, as allowed"
         self.pid = 0
         self.ended = False
@@ -195,10 +198,16 @@ class Supervisor:
 
     def on_exec(self, injection: Injection) -> None:
         """Lock and prove the image that the target was stopped in, before its first instruction."""
-        self.sentry.image_entered(True, injection.entered_ns)
         times = self.outcome.time
         times.entered_ns = times.entered_ns or injection.entered_ns
         try:
+            if self.handshake.went:
+                from rtlaunch.engine import chain
+
+                if not chain.must_inject(self, injection):
+                    return
+            self.sentry.image_entered(True, injection.entered_ns)
+            self.current = injection
             record = injection.lock(self.handshake.order(injection))
             self.sentry.prepare()
             self.conclude(injection, record)
@@ -208,13 +217,24 @@ class Supervisor:
         except OSError as error:
             self.not_injected(injection, error)
 
+    def follow(self, speaker: Conversation | Injection) -> None:
+        """Trace an image to its exec of another, if it is there to become one."""
+        path = self.handshake.images[-1].path or ""
+        if leads_on(path) or EXEC in files.read_small(f"/proc/{speaker.pid}/exe"):
+            from rtlaunch.engine import chain
+
+            chain.follow(self, speaker)
+
     def keep(self, injection: Injection) -> None:
         """Listen for the exec of an image that kept its end, or give up ours."""
-        fd = injection.sock.fileno()
-        if not injection.kept:
-            injection.sock.close()
+        sock = injection.sock
+        if sock is None:
             return
-        self.current = self.conversations[fd] = injection
+        if not injection.kept:
+            sock.close()
+            return
+        fd = sock.fileno()
+        self.conversations[fd] = injection
         self.listen(fd, lambda: self.on_conversation(fd))
 
     def not_injected(self, injection: Injection, error: OSError) -> None:
@@ -224,7 +244,8 @@ class Supervisor:
         finding = untraced.failed(self.outcome.target.argv[0], self.pid, error)
         if self.weigh_or_refuse(finding):
             injection.let_go()
-            injection.sock.close()
+            if injection.sock:
+                injection.sock.close()
             self.handshake.went_unlocked(self.pid, finding.what)
             self.settle_in()
 
@@ -282,8 +303,10 @@ class Supervisor:
         kept the pair, its exec of another.
         """
         conversation = self.conversations[fd]
+        sock = conversation.sock
+        assert sock is not None  # an injection without one is not listened to
         try:
-            arrival = channel.receive(conversation.sock)
+            arrival = channel.receive(sock)
             if arrival is None:
                 return
             self.conclude(conversation, arrival.message)
@@ -296,7 +319,7 @@ class Supervisor:
                 self.sentry.executed(time.monotonic_ns())
         self.forget(fd)
         del self.conversations[fd]
-        conversation.sock.close()
+        sock.close()
 
     def conclude(self, conversation: Conversation | Injection, record: protocol.Message) -> None:
         """Let an image go on, or refuse it."""
@@ -407,9 +430,16 @@ class Supervisor:
         if number not in TERMINAL_STOPS or os.getpid() == 1 or not has_terminal():
             return
         os.kill(self.own_pid, _signal.SIGSTOP)
-        if self.sentry.state() == "T":
+        if self.stands():
             self.kill(_signal.SIGCONT)
         self.drop_pending_continue()
+
+    def stands(self) -> bool:
+        """Tell whether the target is stopped yet; a traced one that was continued waits for us."""
+        state = self.sentry.state()
+        if state != "t":
+            return state == "T"
+        return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None
 
     def drop_pending_continue(self) -> None:
         """Throw away the SIGCONT that woke us: it went to the whole group."""

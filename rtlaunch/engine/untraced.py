@@ -9,7 +9,7 @@ import errno
 import os
 
 from rtlaunch.core import untraced
-from rtlaunch.core.proc import parse_status
+from rtlaunch.core.proc import parse_stat, parse_status
 from rtlaunch.engine.inject import Injection
 from rtlaunch.linux import libc, proc, ptrace
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 
 
-def begin(pid: int, sock: _socket.socket, witness: tuple[int, int]) -> Injection:
-    """Trace the child ``pid``; the parameters are Injection's.
+def begin(
+    pid: int, sock: _socket.socket | None = None, witness: tuple[int, int] | None = None
+) -> Injection:
+    """Trace the process ``pid``; the parameters are Injection's.
 
     OSError as ptrace(2) has it, EPERM also where a seccomp filter would kill us for it.
     ProcessLookupError where it has ended: of a zombie the kernel says EPERM.
@@ -33,9 +35,16 @@ def begin(pid: int, sock: _socket.socket, witness: tuple[int, int]) -> Injection
     try:
         return Injection(pid, sock, witness)
     except PermissionError:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+        if _is_dead(pid):
             raise ProcessLookupError from None
         raise
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        return parse_stat(proc.read_stat(pid)).state in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _survives() -> bool:
@@ -45,20 +54,22 @@ def _survives() -> bool:
     return trial.survives(lambda: ptrace.interrupt(os.getpid()))
 
 
-def explain(pid: int, error: OSError) -> Finding:
-    """Return the finding for a child that may not be traced, with the rule that decides."""
+def explain(pid: int, error: OSError, leader: str = "") -> Finding:
+    """Return the finding for a process that may not be traced, with the rule that decides.
+
+    ``leader`` is the name of one that runs locked, and was to be traced to its next exec.
+    """
     number = error.errno or 0
     tracer = parse_status(proc.read_text(pid, "status")).tracer
-    return untraced.denied(
-        untraced.Denial(
-            number,
-            os.strerror(number),
-            tracer,
-            _name(tracer) if tracer else "",
-            libc.has_seccomp_filter(),
-            _yama(),
-        )
+    denial = untraced.Denial(
+        number,
+        os.strerror(number),
+        tracer,
+        _name(tracer) if tracer else "",
+        libc.has_seccomp_filter(),
+        _yama(),
     )
+    return untraced.unfollowed(leader, denial) if leader else untraced.denied(denial)
 
 
 def _name(pid: int) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 BINFMT_MISC = "/proc/sys/fs/binfmt_misc"
 CAPABILITY = "security.capability"
 ACCESS_ACL = "system.posix_acl_access"
+SMALL_BYTES = 128 << 10
 
 
 def open_read(path: str) -> int:
@@ -32,6 +33,19 @@ def read_at(fd: int, offset: int, size: int) -> bytes:
         return os.pread(fd, size, offset)
     except OSError:
         return b""
+
+
+def read_small(path: str) -> bytes:
+    """Read a file of at most SMALL_BYTES whole; b"" for a larger one, and where it cannot be."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        data = read_at(fd, 0, SMALL_BYTES + 1)
+    finally:
+        os.close(fd)
+    return data if len(data) <= SMALL_BYTES else b""
 
 
 def may_execute(path: str) -> bool:

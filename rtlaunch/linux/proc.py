@@ -41,6 +41,11 @@ def read_text(pid: int, name: str) -> str:
     FileNotFoundError or ProcessLookupError if the process is gone, PermissionError where
     ptrace access is denied (smaps, maps), ProcMissing without /proc.
     """
+    return read_bytes(pid, name).decode("utf-8", "surrogateescape")
+
+
+def read_bytes(pid: int, name: str) -> bytes:
+    """Read /proc/``pid``/``name`` as it is; the errors are those of :func:`read_text`."""
     fd = _open(pid, name)
     try:
         chunks = []
@@ -48,7 +53,7 @@ def read_text(pid: int, name: str) -> str:
             chunks.append(chunk)
     finally:
         os.close(fd)
-    return b"".join(chunks).decode("utf-8", "surrogateescape")
+    return b"".join(chunks)
 
 
 def read_vdso(pid: int) -> tuple[int, bytes]:

@@ -17,6 +17,7 @@ from rtlaunch.linux import libc
 
 # include/uapi/linux/ptrace.h
 CONT, KILL, DETACH, SYSCALL = 7, 8, 17, 24
+SETOPTIONS = 0x4200
 GETREGSET, SETREGSET = 0x4204, 0x4205
 SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
 GETSIGMASK, SETSIGMASK = 0x420A, 0x420B
@@ -40,6 +41,11 @@ _WALL = 0x40000000  # wait(2): threads as well, which end without a signal
 def seize(pid: int, options: int) -> None:
     """Begin to trace ``pid`` without stopping it, with PTRACE_O_* options."""
     libc.ptrace(SEIZE, pid, 0, options)
+
+
+def set_options(pid: int, options: int) -> None:
+    """Set the PTRACE_O_* options of a stopped tracee."""
+    libc.ptrace(SETOPTIONS, pid, 0, options)
 
 
 def interrupt(pid: int) -> None:

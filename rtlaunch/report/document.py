@@ -159,6 +159,7 @@ def image(outcome: Outcome, whole: Image) -> dict[str, Any]:
         "elf": plain(whole.elf),
         "locked": whole.locked,
         "why": plain(whole.why),
+        "via": whole.via,
     }
 
 

@@ -35,7 +35,7 @@ ONLY_FOR_SHAPES = (
     "core.asked", "core.asked_steps", "core.lockcosts", "core.thp", "core.threadstack",
     "engine.shape", "engine.threadstack",
     "core.heap", "core.heapfindings", "core.heapproof", "core.allocators", "core.symbols",
-    "engine.heap",
+    "engine.heap", "core.chains", "engine.chain", "engine.inject", "linux.ptrace",
 )
 # fmt: on
 
@@ -69,10 +69,12 @@ def imports_of(unpacked: Path) -> Callable[..., set[str]]:
 
     def imports(*options: str) -> set[str]:
         python = [sys.executable, "-I", "-S", "-X", "importtime", str(unpacked), *options]
-        target = ["/bin/sh", "-c", f"echo '{MAIN}' >&2"]
-        ran = subprocess.run([*python, "--", *target], capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
-        before, found, _ = ran.stderr.partition(MAIN)
+        ran = subprocess.run(
+            [*python, "--", "/bin/echo", MAIN],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stdout
+        before, found, _ = ran.stdout.partition(MAIN)
         assert found
         told = (line.rpartition("|") for line in before.splitlines())
         return {name.strip() for head, _, name in told if head.startswith("import time:")}

@@ -31,6 +31,11 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+CLEAR_ENVIRONMENT = (
+    PYTHON[0], "-c", "import os, shutil, sys; os.execve(shutil.which(sys.argv[1]), sys.argv[1:], {})",
+)  # fmt: skip
+
+
 def paths(report):
     return [image["path"] for image in report["target"]["images"]]
 
@@ -107,19 +112,26 @@ def assert_unannounced(ran):
 
 @pytest.mark.parametrize("user", ["root", "ambient", "limited"])
 def test_a_cleared_environment_is_said(as_user, user):
-    """`env -i` on the way: the shim is gone, lock.ok is false, and why says so."""
-    assert_unannounced(as_user(user).run("--", "env", "-i", real("grep"), *PRINT_LOCKED[1:]))
+    """`env -i`, not followed by leave of the user: lock.ok is false, and why says so."""
+    words = ("env", "-i", real("grep"), *PRINT_LOCKED[1:])
+    assert_unannounced(as_user(user).run("--allow", "exec-unfollowed", "--", *words))
+
+
+def test_a_program_that_is_no_wrapper_is_not_followed(rtlaunch):
+    """Python that execs without environment: as nobody expects it of it, it is said afterwards."""
+    assert_unannounced(rtlaunch.run("--", *CLEAR_ENVIRONMENT, *PRINT_LOCKED))
 
 
 def test_a_shim_taken_out_of_the_preload_is_said(rtlaunch):
     """`env -u LD_PRELOAD` is the same."""
-    assert_unannounced(rtlaunch.run("--", "env", "-u", "LD_PRELOAD", *PRINT_LOCKED))
+    words = ("env", "-u", "LD_PRELOAD", *PRINT_LOCKED)
+    assert_unannounced(rtlaunch.run("--allow", "exec-unfollowed", "--", *words))
 
 
 def test_an_image_after_an_unlocked_one_is_locked_again(rtlaunch, targets):
     """lock.ok is the conjunction: one image that was not locked is enough, whatever comes after."""
     shim = 'preload=$LD_PRELOAD; exec env -u LD_PRELOAD sh -c "LD_PRELOAD=$preload exec true"'
-    ran = rtlaunch.run("--", "sh", "-c", shim)
+    ran = rtlaunch.run("--allow", "exec-unfollowed", "--", "sh", "-c", shim)
     locked = [image["locked"] for image in ran.report["target"]["images"]]
     assert (locked[-1], False in locked, ran.report["lock"]["ok"]) == (True, True, False)
 
@@ -180,8 +192,8 @@ def test_a_program_without_a_name_is_a_chain_of_scripts(rtlaunch, tmp_path):
 
 
 def test_without_perf_an_exec_that_loses_the_shim_is_still_noticed(rtlaunch):
-    """The kept socket tells where perf may not be had: env -i makes lock.ok false."""
-    ran = rtlaunch.run("--watch", "proc", "--", "env", "-i", "/bin/sleep", "0.3")
+    """The kept socket tells where perf may not be had: an exec without it makes lock.ok false."""
+    ran = rtlaunch.run("--watch", "proc", "--", *CLEAR_ENVIRONMENT, "sleep", "0.3")
     assert ran.code == 0
     assert ran.report["lock"]["ok"] is False
     assert ran.report["verdict"] == "unlocked"

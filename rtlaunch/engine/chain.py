@@ -1,0 +1,154 @@
+"""Chains of programs that become one another in place: who is traced to its exec, and what then.
+
+An image that is there to exec another is traced from its proof on, for that exec alone. At the
+exec, before the new image's first instruction, it is decided: the shim will speak in it, and it is
+let go; or it is locked from outside; or it must not run. docs/decisions/0043 has the reasons.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rtlaunch.core import chains
+from rtlaunch.core.elf import Elf, host_machine, read_elf
+from rtlaunch.core.proc import parse_status
+from rtlaunch.core.protocol import CHANNEL_VARIABLE
+from rtlaunch.core.target import leads_on, parse_file_caps
+from rtlaunch.linux import files, proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.core.facts import Shim
+    from rtlaunch.core.findings import Finding
+    from rtlaunch.engine.handshake import Conversation
+    from rtlaunch.engine.inject import Injection
+    from rtlaunch.engine.supervise import Supervisor
+
+HEAD_BYTES = 4096
+
+
+# ---- from its proof on
+
+
+def follow(supervisor: Supervisor, speaker: Conversation | Injection) -> None:
+    """Trace a proven image that leads on to another; Refused where it cannot be traced."""
+    handshake, pid = supervisor.handshake, speaker.pid
+    options, privileged = handshake.options, handshake.facts.reach.reads_any
+    if not chains.are_followed(options, privileged) or not leads(pid):
+        return
+    traced = supervisor.injection
+    if traced is not None and not traced.is_over:
+        traced.stays = True
+        return
+    from rtlaunch.engine import untraced
+
+    try:
+        supervisor.injection = untraced.begin(pid)
+    except ProcessLookupError:
+        return  # SIGCHLD tells of it
+    except OSError as error:
+        name = os.path.basename(handshake.images[-1].path or "the program")
+        handshake.weigh((untraced.explain(pid, error, name),))
+
+
+def leads(pid: int) -> bool:
+    """Tell whether the image of ``pid`` is there to become another one, by its name or imports."""
+    exe = f"/proc/{pid}/exe"
+    try:
+        return leads_on(os.readlink(exe)) or only_execs(exe)
+    except OSError:
+        return False
+
+
+def only_execs(path: str) -> bool:
+    """Tell whether a small program imports exec and nothing that forks."""
+    from rtlaunch.core.symbols import imports, read_dynamic
+
+    image = files.read_small(path)
+    return chains.only_execs(imports(image, read_dynamic(image)))
+
+
+# ---- at its exec
+
+
+def must_inject(supervisor: Supervisor, injection: Injection) -> bool:
+    """Decide on an image that stands at its exec: True where it is to be locked from outside.
+
+    Else it was let go, and the shim will speak in it; or it was refused.
+    """
+    handshake, pid = supervisor.handshake, injection.pid
+    found = None if handshake.facts.reach.reads_any else robbed(pid)
+    if found:
+        supervisor.refuse(found)
+        return False
+    injection.stays = False
+    if will_announce(pid, supervisor.shim_path, handshake.facts.shim):
+        injection.stays = leads(pid)
+        injection.let_go()
+        return False
+    if is_secure(pid):  # the kernel has cleared it
+        injection.deathsig = handshake.options.pdeathsig
+    return True
+
+
+def robbed(pid: int) -> Finding | None:
+    """Find privileges that the new image of ``pid`` did not get because we trace it."""
+    exe = f"/proc/{pid}/exe"
+    try:
+        found, path = os.stat(exe), os.readlink(exe)
+        raw = files.get_attribute(exe, files.CAPABILITY)
+        file_caps = parse_file_caps(raw) if raw else None
+        if files.is_nosuid(exe) or not (file_caps or found.st_mode & chains.SET_IDS):
+            return None
+        status = parse_status(proc.read_text(pid, "status"))
+    except OSError:
+        return None  # it ended, or nothing of it may be seen: the proof will say
+    return chains.robbed(path, found.st_mode, (found.st_uid, found.st_gid), file_caps, status)
+
+
+def will_announce(pid: int, preload: str, shim: Shim | None) -> bool:
+    """Tell whether the loader of the new image of ``pid`` will map the shim, and it will speak.
+
+    Its program is dynamic and for the shim's machine, the execution not secure; LD_PRELOAD names
+    the shim where it can be seen, and the channel is still open.
+    """
+    if not preload or shim is None:
+        return False
+    try:
+        variables = proc.read_text(pid, "environ").split("\0")
+        environ = dict(text.partition("=")[::2] for text in reversed(variables))
+        return (
+            preload in environ.get("LD_PRELOAD", "").replace(":", " ").split()
+            and is_open(pid, environ.get(CHANNEL_VARIABLE, ""))
+            and os.path.exists(f"/proc/{pid}/root{preload}")
+            and is_dynamic(pid, shim.machine)
+            and not is_secure(pid)
+        )
+    except OSError:
+        return False
+
+
+def is_open(pid: int, variable: str) -> bool:
+    """Tell whether the descriptor that the variable names is our channel in ``pid`` still."""
+    fd, _, ino, _ = chains.parse_channel(variable)
+    return fd >= 0 and os.stat(f"/proc/{pid}/fd/{fd}").st_ino == ino
+
+
+def is_dynamic(pid: int, machine: str) -> bool:
+    """Tell whether ``pid`` runs a program for ``machine`` that a loader starts."""
+    fd = files.open_read(f"/proc/{pid}/exe")
+    try:
+        head = files.read_at(fd, 0, HEAD_BYTES)
+        host = host_machine(os.uname().machine, 64)
+        elf = read_elf(head, lambda offset, size: files.read_at(fd, offset, size), host)
+    finally:
+        os.close(fd)
+    return isinstance(elf, Elf) and elf.dynamic and elf.machine == machine
+
+
+def is_secure(pid: int) -> bool:
+    """Tell whether the kernel marked the execution as secure (AT_SECURE); True if unknown."""
+    try:
+        return chains.is_secure(proc.read_bytes(pid, "auxv"))
+    except OSError:
+        return True
