@@ -72,6 +72,7 @@ CODES: dict[str, tuple[str, int, bool]] = {
     "died-before-go": (ERROR, EXIT_REFUSED, False),
     "exec-unannounced": (WARNING, EXIT_REFUSED, True),
     "child-unlocked": (WARNING, EXIT_REFUSED, True),
+    "work-in-child": (WARNING, EXIT_REFUSED, True),
     # the surroundings
     "proc-missing": (ERROR, EXIT_REFUSED, False),
     "mode-exec": (ERROR, EXIT_REFUSED, False),

@@ -56,12 +56,19 @@ def read_choice(text: str, row: Row) -> str:
 
 
 def read_children(text: str, row: Row) -> str:
-    """Read ``none`` or ``all``; a pattern of names is for a later version."""
-    if text in row.choices:
-        return text
-    if any(letter in text for letter in "*?["):
-        raise ValueError(f"a pattern such as {units.shown(text)} {NOT_YET}: use none or all")
-    return read_choice(text, row)
+    """Read ``none``, ``all``, or patterns of executables; a near miss of those is no pattern."""
+    patterns = [pattern.strip() for pattern in units.split_list(text)]
+    for pattern in patterns:
+        plain = not any(letter in pattern for letter in "*?[/")
+        hint = units.did_you_mean(pattern, row.choices) if plain else ""
+        if pattern in row.choices and len(patterns) > 1:
+            raise ValueError(f"{pattern} stands alone: it is no pattern among others")
+        if hint and pattern not in row.choices:
+            raise ValueError(
+                f"{units.shown(pattern)} is neither none nor all{hint} A program of that name is "
+                f"*/{pattern}"
+            )
+    return ",".join(patterns)
 
 
 def read_lock(text: str) -> tuple[str, ...]:

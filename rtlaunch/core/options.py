@@ -143,7 +143,8 @@ TABLE: tuple[Row, ...] = (
         "way into the target: auto, preload or ptrace", LOCKING,
         choices=("auto", "preload", "ptrace")),
     Row("children", "children", "WHICH", "none",
-        "children of the target that are locked too: none or all", LOCKING,
+        "children of the target that are locked too: none, all, or those whose executable "
+        "matches GLOB[,GLOB]", LOCKING,
         choices=("none", "all")),
     Row("hugepages", "hugepages", "SIZE:COUNT[@NODE]", "none",
         "lease of huge pages, as in 2M:512 or 1G:4@0; given back at the end", MEMORY,

@@ -86,12 +86,12 @@ def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
 
 def of_children(options: Options, facts: Facts) -> Iterable[Finding]:
     """Find children that are to be locked, where nothing is preloaded that could."""
-    if options.via == way.PTRACE and options.children == "all":
+    if options.via == way.PTRACE and options.children != "none":
         yield Finding(
             "child-unlocked",
             "--via ptrace locks the program alone: no child of it will be locked",
             why="what is locked from outside is given no LD_PRELOAD to pass on",
-            set_by="--via ptrace together with --children all",
+            set_by=f"--via ptrace together with --children {options.children}",
             try_now="--via auto, which preloads wherever the loader honours it",
             for_good="--via auto, or --children none",
         )

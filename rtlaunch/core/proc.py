@@ -137,7 +137,8 @@ class Stat(Record):
 
     ``minflt`` and ``majflt`` cover all threads, ended ones too, in the
     process's file and one thread in /proc/PID/task/TID/stat; times are clock
-    ticks, ``starttime`` since boot; ``startstack`` is 0 where ptrace is denied.
+    ticks, ``starttime`` since boot; ``startstack`` is 0 where ptrace is denied. ``cutime`` and
+    ``cstime`` are those of children that were waited for.
     """
 
     pid: int
@@ -157,6 +158,8 @@ class Stat(Record):
     processor: int
     rt_priority: int
     policy: int
+    cutime: int = 0
+    cstime: int = 0
 
     @property
     def is_ending(self) -> bool:
@@ -167,14 +170,15 @@ class Stat(Record):
 _PF_EXITING = 0x4
 
 # Positions after the command's closing parenthesis, `state` being 0: proc(5) counts it as field 3.
-_STAT = (1, 2, 3, 6, 7, 9, 11, 12, 17, 19, 25, 36, 37, 38)
+_STAT = (1, 2, 3, 6, 7, 9, 11, 12, 17, 19, 25, 36, 37, 38, 13, 14)
+_STAT_WORDS = 39
 
 
 def parse_stat(text: str) -> Stat:
     """Parse a stat line; the command may hold spaces and parentheses. ValueError if cut short."""
     opening, closing = text.index("("), text.rindex(")")
     words = text[closing + 2 :].split()
-    if len(words) <= _STAT[-1]:
+    if len(words) < _STAT_WORDS:
         raise ValueError(f"a stat line of {len(words) + 2} fields")
     numbers = [int(words[at]) for at in _STAT]
     return Stat(int(text[:opening]), text[opening + 1 : closing], words[0], *numbers)

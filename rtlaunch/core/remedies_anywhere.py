@@ -221,6 +221,11 @@ LAUNCH: dict[str, Row] = {
         "rtlaunch explain memlock-limit   # its usual cause",
         "raise RLIMIT_MEMLOCK or give CAP_IPC_LOCK; or --children none, if children may fault",
     ),
+    "work-in-child": (
+        "the program: it forks what does its work (a script without exec, a supervisor)",
+        "%(all_children)s",
+        "exec in the script's last line; or --children GLOB with the name of what does the work",
+    ),
     "proc-missing": (
         "the mount namespace: no procfs at /proc, or that of another pid namespace",
         "%(sudo)smount -t proc proc /proc",

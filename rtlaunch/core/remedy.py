@@ -197,6 +197,7 @@ def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]
         "allow": run(typed, "--allow", finding.code),
         "run_user": run(cured, "--user", (where.user or str(where.uid)) if where.uid else "USER"),
         "memlock_max": run(typed, "--memlock", "max"),
+        "all_children": run(typed, "--children", "all"),
         "via_auto": run(typed, "--via", "auto"),
         "run_ambient": run(
             instead(typed, "--user", (where.user or str(where.uid)) if where.uid else "USER"),

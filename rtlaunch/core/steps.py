@@ -98,7 +98,9 @@ class Lock(Step):
 
         calls = "|".join(f"MCL_{flag.upper()}" for flag in self.flags)
         lock = f"mlockall({calls})" if calls else "no mlockall"
-        whom = "the program and its children" if self.children == "all" else "the program"
+        of_name = "" if self.children == "all" else f" that run {self.children}"
+        children = "" if self.children == "none" else f" and its children{of_name}"
+        whom = f"the program{children}"
         stack = f"touch {format_size(self.prefault_bytes)} of its stack"
         return f"before main() of {whom}: {lock}, {stack}, prove both"
 

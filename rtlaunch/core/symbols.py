@@ -23,6 +23,7 @@ _SYMBOL_BYTES = 24
 _CHAIN_END = 1  # the lowest bit of the last hash in a chain
 _WORD = 0xFFFFFFFF
 NAME_MAX = 4096
+NO_SENSE = (struct.error, IndexError, ValueError, OverflowError)  # what a damaged file comes to
 
 
 class Dynamic(Record):
@@ -39,7 +40,7 @@ def read_dynamic(image: bytes) -> Dynamic:
     """Read the dynamic section of an ELF file; an empty one where there is none, or no sense."""
     try:
         return _read(image)
-    except (struct.error, IndexError, ValueError):
+    except NO_SENSE:
         return Dynamic()
 
 
@@ -51,7 +52,7 @@ def defines(image: bytes, dynamic: Dynamic, name: str) -> bool:
             return any(_is(image, dynamic, at, wanted) for at in _gnu(image, dynamic, wanted))
         if dynamic.sysv_hash:
             return any(_is(image, dynamic, at, wanted) for at in _sysv(image, dynamic))
-    except (struct.error, IndexError, ValueError):
+    except NO_SENSE:
         return False
     return False
 
@@ -71,7 +72,7 @@ def imports(image: bytes, dynamic: Dynamic) -> frozenset[str]:
         table = image[dynamic.symbols : dynamic.symbols + count * _SYMBOL_BYTES]
         names = [row[0] for row in iter_unpack(_SYMBOL, table) if row[3] == 0]
         return frozenset(_name(image, dynamic.strings + at).decode("latin-1") for at in names)
-    except (struct.error, IndexError, ValueError):
+    except NO_SENSE:
         return frozenset()
 
 

@@ -11,9 +11,12 @@ import os
 
 from rtlaunch.core import chains
 from rtlaunch.core.elf import Elf, host_machine, read_elf
+from rtlaunch.core.outcome import Image
+from rtlaunch.core.preflight import waive
 from rtlaunch.core.proc import parse_status
 from rtlaunch.core.protocol import CHANNEL_VARIABLE
 from rtlaunch.core.target import leads_on, parse_file_caps
+from rtlaunch.engine.handshake import command_name, executable, unreadable
 from rtlaunch.linux import files, proc
 
 TYPE_CHECKING = False
@@ -78,10 +81,14 @@ def must_inject(supervisor: Supervisor, injection: Injection) -> bool:
     """
     handshake, pid = supervisor.handshake, injection.pid
     found = None if handshake.facts.reach.reads_any else robbed(pid)
-    if found:
-        supervisor.refuse(found)
-        return False
+    found = found or closed_books(pid)
     injection.stays = False
+    if found and not waive(found, handshake.options).waived:
+        refuse(supervisor, injection, found)
+        return False
+    if found:  # it goes as it is; a shim that is in it will announce itself
+        injection.let_go()
+        return False
     if will_announce(pid, supervisor.shim_path, handshake.facts.shim):
         injection.stays = leads(pid)
         injection.let_go()
@@ -89,6 +96,23 @@ def must_inject(supervisor: Supervisor, injection: Injection) -> bool:
     if is_secure(pid):  # the kernel has cleared it
         injection.deathsig = handshake.options.pdeathsig
     return True
+
+
+def closed_books(pid: int) -> Finding | None:
+    """Find that nothing may be read of ``pid``: nobody could prove it, whoever locks it."""
+    try:
+        proc.read_bytes(pid, "auxv")
+    except PermissionError as error:
+        return unreadable(command_name(pid), pid, error)
+    return None
+
+
+def refuse(supervisor: Supervisor, injection: Injection, found: Finding) -> None:
+    """End an image that stands at its exec and must not run."""
+    handshake, at_ns = supervisor.handshake, injection.entered_ns
+    supervisor.sentry.image_entered(True, at_ns)
+    handshake.note_image(Image(path=executable(injection.pid), at_ns=at_ns, why=found.what))
+    supervisor.refuse(found)
 
 
 def robbed(pid: int) -> Finding | None:

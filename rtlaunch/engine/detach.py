@@ -75,8 +75,10 @@ def change_places(
     ours.close()
     listener.leave_report()
     inherit.reap_helper()
-    if not theirs.recv(protocol.MESSAGE_BYTES):
+    word = theirs.recv(protocol.MESSAGE_BYTES)
+    if not word:
         raise Refusal(nobody_watches())
+    prctl.let_trace(protocol.unpack(word).error)
     nofile = facts.limits["nofile"].soft
     child = spawn.Child(options, actions, theirs, inherited, os.getppid(), nofile)
     child.become_target()
@@ -153,7 +155,7 @@ class SideProcess(Supervisor):
         self.listen(self.nudge, self.on_nudge)
         self.sentry.noticed = lambda: os.eventfd_write(self.nudge, 1)
         self.draft_ns = self.drafted_ns = 0
-        channel.tell(self.channel, protocol.Message(protocol.GO))
+        channel.tell(self.channel, protocol.Message(protocol.GO, error=os.getpid()))
         if self.traced:
             self.begin_injection()
         self.loop()

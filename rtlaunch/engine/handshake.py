@@ -147,7 +147,7 @@ class Handshake:
             return None
         pid = arrival.sender.pid
         conversation = Conversation(sock, pid, pid == self.target_pid, arrival.message.time_ns)
-        if not conversation.is_target and self.options.children != "all":
+        if not conversation.is_target and not self.means(pid):
             channel.tell(sock, Message(protocol.SKIP))
             sock.close()
             return None
@@ -155,6 +155,14 @@ class Handshake:
         if conversation.is_target:
             self.outcome.time.entered_ns = self.outcome.time.entered_ns or conversation.entered_ns
         return conversation
+
+    def means(self, child: int) -> bool:
+        """Tell whether a child of the target is to be locked, by what it runs."""
+        if self.options.children == "none":
+            return False
+        from rtlaunch.core import children
+
+        return children.is_meant(self.options.children, executable(child) or "")
 
     def order(self, conversation: Speaker) -> Message:
         """Return the LOCK message: flags, and how far down the stack may be touched."""

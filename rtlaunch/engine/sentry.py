@@ -219,6 +219,16 @@ class Sentry(Observer):
             self.mark_unannounced(exec_ns)
         if result.hidden:
             self.listener.fault(f"{result.hidden} more faults were not shown")
+        if last is not None and self.options.lock and self.options.children == "none":
+            self.note_children(last)
+
+    def note_children(self, last: Stat) -> None:
+        """Say where children, which nobody locked, did the program's work."""
+        from rtlaunch.core import children
+
+        finding = children.did_the_work(last, os.sysconf("SC_CLK_TCK"))
+        if finding:
+            self.note(finding)
 
     def glance(self) -> None:
         """Fill in what was counted and placed so far; ProcessLookupError where it has ended."""

@@ -126,7 +126,7 @@ class Child:
         """Exec the target, its end of the channel at ``fd``."""
         inherit.give_back(self.inherited)
         identity = os.fstat(fd)
-        meant = 0 if self.options.children == "all" else os.getpid()
+        meant = os.getpid() if self.options.children == "none" else 0
         variable = channel_variable(fd, identity.st_dev, identity.st_ino, meant)
         preload = action.preload if self.preloads else ""
         if not preload:  # no shim will ever do these two

@@ -19,6 +19,17 @@ def set_pdeathsig(number: int) -> None:
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, number)
 
 
+def let_trace(pid: int) -> None:
+    """Let ``pid``, no ancestor of ours, trace us where yama asks for that (PR_SET_PTRACER).
+
+    It passes through exec. Without yama the kernel knows no such word, and none is needed.
+    """
+    try:
+        _prctl.prctl(_prctl.PR_SET_PTRACER, pid)
+    except OSError:
+        return
+
+
 def set_no_new_privs() -> None:
     """Set PR_SET_NO_NEW_PRIVS on this process; OSError where the kernel lacks it."""
     import prctl

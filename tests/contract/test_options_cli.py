@@ -45,7 +45,7 @@ REFUSED = [
     (["--cpu-list", "0-", "--", "TOUCH"], "is no CPU"),
     (["--allow", "usage", "--", "TOUCH"], "usage cannot be allowed"),
     (["--via", "gdb", "--", "TOUCH"], "'gdb' is not one of auto, preload, ptrace"),
-    (["--children", "w*", "--", "TOUCH"], "is not in this version yet"),
+    (["--children", "al", "--", "TOUCH"], "did you mean all?"),
 ]
 
 

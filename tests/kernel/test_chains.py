@@ -31,9 +31,8 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-CLEAR_ENVIRONMENT = (
-    PYTHON[0], "-c", "import os, shutil, sys; os.execve(shutil.which(sys.argv[1]), sys.argv[1:], {})",
-)  # fmt: skip
+EXEC_BARE = "import os, shutil, sys; os.execve(shutil.which(sys.argv[1]), sys.argv[1:], {})"
+CLEAR_ENVIRONMENT = (PYTHON[0], "-c", EXEC_BARE)
 
 
 def paths(report):

@@ -256,7 +256,8 @@ def test_the_descriptor_is_there_only_where_it_is_needed(rtlaunch, room, watch, 
 
 
 def test_with_ptrace_alone_what_it_execs_is_noticed(rtlaunch):
-    """--via ptrace preloads nothing: perf tells of the exec, the report of the image."""
-    ran = rtlaunch.run("--via", "ptrace", "--", "sh", "-c", "exec sleep 0.2")
+    """--via ptrace preloads nothing: unfollowed, perf tells of the exec, and the report does."""
+    words = ("--via", "ptrace", "--allow", "exec-unfollowed", "--", "sh", "-c", "exec sleep 0.2")
+    ran = rtlaunch.run(*words)
     assert [image["locked"] for image in ran.report["target"]["images"]] == [True, False]
     assert [finding["code"] for finding in ran.report["findings"]] == ["exec-unannounced"]

@@ -102,9 +102,10 @@ def test_why_there_is_no_perf_is_said(rtlaunch, action):
 
 
 def test_an_exec_past_the_shim_is_noticed_without_perf(rtlaunch):
-    """In a container that forbids perf env -i does not pass for locked either."""
+    """In a container that forbids perf env -i, not followed, does not pass for locked either."""
     forbidden = filtered(PERF, seccomp.EPERM_ANSWER)
-    ran = rtlaunch.run("--", "env", "-i", "/bin/sleep", "0.3", preexec_fn=forbidden)
+    words = ("--allow", "exec-unfollowed", "--", "env", "-i", "/bin/sleep", "0.3")
+    ran = rtlaunch.run(*words, preexec_fn=forbidden)
     assert ran.report["watch"]["source"] == "proc"
     assert ran.report["lock"]["ok"] is False
     codes = [finding["code"] for finding in ran.report["findings"]]

@@ -126,8 +126,8 @@ def test_a_static_program_may_be_allowed(rtlaunch, static, waiver):
 
 
 def test_a_static_program_on_the_way_is_said(rtlaunch, static):
-    """exec()ed by a program that was locked, it is an image that no shim announced."""
-    ran = rtlaunch.run("--", "sh", "-c", f"exec {static}")
+    """exec()ed by one that is locked and, by leave, not followed: no shim announced it."""
+    ran = rtlaunch.run("--allow", "exec-unfollowed", "--", "sh", "-c", f"exec {static}")
     assert (ran.code, ran.out.split()) == (3, ["VmLck:", "0", "kB"])
     assert [image["locked"] for image in ran.report["target"]["images"]] == [True, False]
     assert (ran.report["lock"]["ok"], codes(ran)) == (False, ["exec-unannounced"])

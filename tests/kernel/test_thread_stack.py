@@ -21,6 +21,7 @@ IDLE = 8
 BUDGET = 6 * MIB  # of eight idle threads; 592 MB without
 PRLIMIT = {"x86_64": 302}.get(os.uname().machine, 261)
 MANY = "x" * 1000
+UNFOLLOWED = ("--allow", "exec-unfollowed")
 
 
 def codes(report):
@@ -212,12 +213,16 @@ def test_a_script_is_no_chain(rtlaunch, here):
 
 @pytest.mark.parametrize("watch", ["perf", "proc"])
 def test_an_image_without_the_shim_gets_its_limit_back(rtlaunch, watch):
-    """`env -i` takes the shim away; who restores the main stack's limit then is the launcher."""
+    """`env -i` takes the shim away; who restores the main stack's limit then is the launcher.
+
+    Also where the chain is not followed, and that image runs unlocked.
+    """
     wait = "while [ $(ulimit -S -s) = 256 ]; do sleep 0.01; done; ulimit -S -s"
     words = ("--watch", watch, "--thread-stack", "256K", "--", "env", "-i", "/bin/sh", "-c", wait)
-    ran = rtlaunch.run(*words)
-    assert ran.out.split() == [str(books.limits("self")["stack"][0] >> 10)]
-    assert "exec-unannounced" in codes(ran.report)
+    for allowed, code in (((), "thread-stack-lost"), (UNFOLLOWED, "exec-unannounced")):
+        ran = rtlaunch.run(*allowed, *words)
+        assert ran.out.split() == [str(books.limits("self")["stack"][0] >> 10)]
+        assert code in codes(ran.report)
 
 
 # ---- what cannot be
