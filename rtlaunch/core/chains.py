@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from rtlaunch.core.findings import Finding
+from rtlaunch.core.steps import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,16 @@ FORKS = frozenset(
 
 # Allowed by name, and by who lacks CAP_SYS_PTRACE: then no exec is traced, and none is robbed.
 PRIVILEGED = frozenset(("target-setuid", "target-file-caps"))
+
+
+class Follow(Step):
+    """Trace an image that leads on from its proof to its exec (PTRACE_O_TRACEEXEC)."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Say who is followed, and what for."""
+        return f"follow {self.path} by ptrace to its exec of another program, and lock that too"
 
 
 def are_followed(options: Options, privileged: bool) -> bool:

@@ -57,7 +57,7 @@ def read_choice(text: str, row: Row) -> str:
 
 def read_children(text: str, row: Row) -> str:
     """Read ``none``, ``all``, or patterns of executables; a near miss of those is no pattern."""
-    patterns = [pattern.strip() for pattern in units.split_list(text)]
+    patterns = units.split_list(",".join(part.strip() for part in text.split(",")))
     for pattern in patterns:
         plain = not any(letter in pattern for letter in "*?[/")
         hint = units.did_you_mean(pattern, row.choices) if plain else ""

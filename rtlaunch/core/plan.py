@@ -10,6 +10,7 @@ from rtlaunch.core import limits, mode
 from rtlaunch.core.identity import ambient_caps, may_raise_hard
 from rtlaunch.core.record import replace
 from rtlaunch.core.steps import Execute, Lock, SetLimit, Step, Trace, WatchFaults
+from rtlaunch.core.target import leads_on
 from rtlaunch.core.way import PRELOAD, PTRACE, UNREACHED, preloaded
 
 TYPE_CHECKING = False
@@ -116,6 +117,7 @@ def make_plan(
         Execute(facts.target.path, facts.target.argv, preload),
         Lock(options.lock, options.prefault_stack, options.children),
         *said_ready(options, facts, aside),
+        *followed(options, facts),
         WatchFaults(options.watch, options.pdeathsig, aside),
     )
 
@@ -127,6 +129,17 @@ def said_ready(options: Options, facts: Facts, by_program: bool) -> tuple[Step, 
     from rtlaunch.core import readiness
 
     return readiness.steps(facts, by_program)
+
+
+def followed(options: Options, facts: Facts) -> tuple[Step, ...]:
+    """Return the step that follows a program which is, by its name, there to become another."""
+    program = facts.target.program
+    if program is None or not leads_on(program.path):
+        return ()
+    from rtlaunch.core import chains
+
+    followed = chains.are_followed(options, facts.reach.reads_any)
+    return (chains.Follow(program.path),) if followed else ()
 
 
 def as_far_as_possible(step: Step) -> Step:

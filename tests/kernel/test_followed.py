@@ -174,6 +174,18 @@ def test_without_perf_it_is_locked_as_well(rtlaunch, waiter):
 # ---- who is traced
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--", "sh"], True), (["--", "true"], False), ([*UNFOLLOWED, "--", "sh"], False)],
+    ids=["sh", "true", "allowed"],
+)
+def test_the_plan_says_who_is_followed(rtlaunch, words, told):
+    """A shell is, before anything is done."""
+    plan = rtlaunch.words("plan", *words)
+    ran = subprocess.run(plan, capture_output=True, text=True, check=False)
+    assert ("by ptrace to its exec of another program" in ran.stdout) is told
+
+
 @pytest.mark.parametrize("command", [PYTHON, ("{waiter}",)], ids=["python", "waiter"])
 def test_a_program_that_does_not_lead_on_is_not_traced(rtlaunch, targets, command):
     """A plain program has no tracer, and so pays nothing."""
