@@ -29,6 +29,7 @@ FAILED = 1  # pytest's exit status when tests failed; any other is no verdict
 LOCK, LIMITS = "tests/kernel/test_lock.py", "tests/kernel/test_limits.py"
 BUDGET = "tests/kernel/test_budget.py"
 FIT = "tests/kernel/test_fit.py"
+FOLLOWED = "tests/kernel/test_followed.py"
 THREAD_STACK = "tests/kernel/test_thread_stack.py"
 WATCHING = "tests/kernel/test_watching.py::test_with_proc_faults_are_counted_not_placed"
 SHIM = "rtlaunch/native/shim.c"
@@ -234,6 +235,37 @@ MUTANTS = (
             ("MARGIN_MOST_SHARE = 4 ", "MARGIN_MOST_SHARE = 2 "),
         ),
         ("tests/unit/test_fit.py",),
+    ),
+    Mutant(
+        "what a shell execs is not followed",
+        "rtlaunch/engine/inject.py",
+        (("FOLLOWING = ptrace.O_TRACEEXEC | ", "FOLLOWING = "),),
+        (FOLLOWED,),
+    ),
+    Mutant(
+        "a shim that cannot speak is waited for",
+        "rtlaunch/engine/chain.py",
+        (("            and is_dynamic(pid, shim.machine)\n", ""),),
+        (FOLLOWED,),
+    ),
+    Mutant(
+        "privileges that a traced exec took are not missed",
+        "rtlaunch/engine/chain.py",
+        (("else robbed(pid)", "else None"),),
+        (FOLLOWED,),
+    ),
+    Mutant(
+        "a stopped tracee is run on",
+        "rtlaunch/engine/inject.py",
+        (("            ptrace.listen(self.pid)\n", "            ptrace.go_on(self.pid)\n"),),
+        (FOLLOWED,),
+    ),
+    Mutant(
+        "every child is meant",
+        "rtlaunch/core/children.py",
+        (("        return children == ALL\n", "        return True\n"),
+         ("    return any(matches(", "    return True or any(matches(")),
+        ("tests/kernel/test_children_named.py",),
     ),
 )
 

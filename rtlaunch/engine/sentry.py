@@ -224,6 +224,8 @@ class Sentry(Observer):
 
     def note_children(self, last: Stat) -> None:
         """Say where children, which nobody locked, did the program's work."""
+        if last.cutime + last.cstime <= last.utime + last.stime:
+            return
         from rtlaunch.core import children
 
         finding = children.did_the_work(last, os.sysconf("SC_CLK_TCK"))

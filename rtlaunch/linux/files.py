@@ -42,10 +42,10 @@ def read_small(path: str) -> bytes:
     except OSError:
         return b""
     try:
-        data = read_at(fd, 0, SMALL_BYTES + 1)
+        size = os.fstat(fd).st_size
+        return read_at(fd, 0, size) if size <= SMALL_BYTES else b""
     finally:
         os.close(fd)
-    return data if len(data) <= SMALL_BYTES else b""
 
 
 def may_execute(path: str) -> bool:

@@ -105,6 +105,13 @@ def test_a_static_image_is_locked_before_its_first_instruction(rtlaunch, chain, 
     assert (last["path"], last["locked"], last["via"]) == (str(waiter), True, "ptrace")
 
 
+@pytest.mark.parametrize("kind", ["static-pie", "musl-static"])
+def test_whatever_it_is_linked_by(rtlaunch, room, kind):
+    """Position independent, or by musl."""
+    with standing(rtlaunch, "--", "nice", build(kind, "waiter", room)) as held:
+        assert books.not_held(held.pid) == []
+
+
 @pytest.mark.parametrize("user", USERS)
 def test_whoever_runs_it(as_user, waiter, user):
     """As root, with CAP_IPC_LOCK alone, and within 8 MiB: a chain to a static program is locked."""
