@@ -252,3 +252,10 @@ def test_limits_are_those_of_the_user_in_the_items_units() -> None:
 def test_a_user_without_a_name_is_meant_by_number() -> None:
     """limits.conf(5): a uid range whose minimum is left out is that uid."""
     assert ":1000 - memlock unlimited" in rendered("limits.d", owner="1000")
+
+
+@pytest.mark.parametrize(("children", "told"), [("none", False), ("all", False), ("w*", True)])
+def test_children_by_name_are_not_the_guests(children: str, told: bool) -> None:
+    """What the guest cannot tell apart it leaves alone, and that is said."""
+    lines = rendered("systemd", "--children", children)
+    assert any("the guest knows no names" in line for line in lines) is told

@@ -59,6 +59,8 @@ def alone(wanted: Wanted) -> list[str]:
     ]
     if wanted.options.heap is not None:
         lines.append("--heap: taken when the program first allocates, not before main()")
+    if wanted.options.children not in ("none", "all"):
+        lines.append("--children: the guest knows no names; here the program alone is locked")
     return lines
 
 
