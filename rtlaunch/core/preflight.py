@@ -86,7 +86,7 @@ def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
         uid = facts.account.uid if facts.account else facts.who.uid
         yield Finding(
             "shim-path",
-            f"uid {uid} cannot read the shim {facts.shim.preload}: {facts.shim.hidden}",
+            f"uid {uid} cannot read the shim {facts.shim.path}: {facts.shim.hidden}",
             why="ld.so runs as that user, says that it cannot open the shim, and goes on without",
             values={"path": facts.shim.path, "uid": uid},
         )

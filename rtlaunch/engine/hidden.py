@@ -10,22 +10,24 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rtlaunch.core.facts import Account
+    from rtlaunch.core.facts import Account, Shim
+
+TOKEN = "/$"  # ld.so(8), dynamic string tokens: what follows is the loader's to expand
 
 
-def reason(path: str, account: Account) -> str:
-    """Return why ``account`` cannot open ``path``; "" where it can, or nobody can tell."""
-    if not path or os.geteuid() != 0:
+def reason(shim: Shim, account: Account) -> str:
+    """Return why ``account`` cannot open the shim; "" where it can, or nobody can tell."""
+    if not shim.preload or os.geteuid() != 0:
         return ""
     pid = os.fork()
     if not pid:
-        os._exit(_errno_as(path, account))
+        os._exit(_errno_as(shim, account))
     _, status = os.waitpid(pid, 0)
     errno = os.waitstatus_to_exitcode(status)
     return os.strerror(errno) if errno > 0 else ""
 
 
-def _errno_as(path: str, account: Account) -> int:
+def _errno_as(shim: Shim, account: Account) -> int:
     """Become the account for good, and try; 0 for success, and for what has another cause."""
     try:
         os.setgroups(account.groups)
@@ -34,7 +36,8 @@ def _errno_as(path: str, account: Account) -> int:
     except OSError:
         return 0  # whoever may not become another user is told so by others
     try:
-        os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.open(shim.path, os.O_RDONLY | os.O_CLOEXEC)
+        os.stat(shim.preload.partition(TOKEN)[0])  # an alias is in another folder
     except OSError as error:
         return error.errno or 0
     return 0

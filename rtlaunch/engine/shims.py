@@ -38,7 +38,7 @@ def for_account(shim: Shim, account: Account) -> Shim:
     """Return the shim with why ``account``, whom the target becomes, cannot read it."""
     from rtlaunch.engine import hidden
 
-    return replace(shim, hidden=hidden.reason(shim.preload, account))
+    return replace(shim, hidden=hidden.reason(shim, account))
 
 
 def guest(name: str, machine: str, environ: Mapping[str, str]) -> str:

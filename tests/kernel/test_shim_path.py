@@ -14,7 +14,7 @@ import pytest
 
 from tests import books, launching
 from tests.kernel import execve
-from tests.kernel.programs import need, need_root
+from tests.kernel.programs import compile_source, need, need_root
 from tests.launching import NOBODY
 from tests.standing import PYTHON, standing
 
@@ -150,6 +150,14 @@ def test_hidden_from_another_user_it_is_locked_from_outside(hidden):
     assert "the shim" in ran.report["lock"]["why"]
 
 
+def test_a_hidden_alias_is_no_way_in_either(here, state):
+    """A state directory that is root's alone hides the link, if not the shim."""
+    need_root()
+    launcher = installed(here / "with a space")
+    state.mkdir(mode=0o700)
+    assert_locked(launcher.run(*AS_NOBODY, "--", *GREP, env=with_state(state)), "ptrace")
+
+
 def test_hidden_from_another_user_a_preload_is_refused(hidden, here):
     """Before the exec, with the path and what is the matter with it."""
     ran = hidden.run(*AS_NOBODY, "--via", "preload", "--", *GREP)
@@ -160,8 +168,6 @@ def test_hidden_from_another_user_a_preload_is_refused(hidden, here):
 
 def test_what_a_static_program_execs_is_not_given_what_it_cannot_open(hidden, room):
     """Its loader would say on stderr that it ignores it."""
-    from tests.kernel.programs import compile_source
-
     source = "#include <unistd.h>\nint main(int n, char **v) { return execvp(v[1], v + 1); }"
     program = compile_source("cc", "-static", source, room / "exec")
     ran = hidden.run(*AS_NOBODY, "--", program, *GREP)
