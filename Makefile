@@ -7,7 +7,7 @@ SOURCES := $(shell find rtlaunch -type f ! -name '*.pyc' ! -name '*.so') $(wildc
 export PYTHON
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rigs test-all test-unit side-by-side lint lint-ruff lint-mypy lint-imports bench mutants clean
+.PHONY: help demo test test-rigs test-all test-unit side-by-side lint lint-ruff lint-mypy lint-imports matrix bench mutants clean
 .PHONY: setup-demo setup-test setup-rigs setup-lint setup-bench
 
 help: ## say what can be made
@@ -44,6 +44,9 @@ lint-mypy:
 
 lint-imports:
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-logo
+
+matrix: setup-test .venv/installed .venv/installed-test ## every kind of program, way in and user: expected and found
+	$(PY) -m tests.matrix
 
 bench: setup-bench .venv/installed ## the budgets, measured; fails over one
 	$(PY) -m bench

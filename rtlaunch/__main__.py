@@ -18,6 +18,10 @@ gc.disable()  # it would run eight times over modules that stay; enabled once th
 if not __package__:
     sys.path.append(__file__.rsplit("/", 2)[0])
 
-from rtlaunch.cli.launch import main
+try:
+    from rtlaunch.cli.launch import main
+except ImportError as error:
+    from rtlaunch.cli.unusable import say
 
+    raise SystemExit(say(error)) from None
 raise SystemExit(main(sys.argv[1:]))

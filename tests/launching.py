@@ -72,6 +72,15 @@ def public_copy() -> Path:
     return folder
 
 
+def installation_at(folder: Path) -> Path:
+    """Make an installation whose path leads through ``folder``, of ours; return its entry."""
+    (folder / "bin").mkdir(parents=True)
+    shutil.copy2(stub(), folder / "bin" / "rtlaunch")
+    (folder / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
+    (folder / "lib").symlink_to(installation() / "lib")
+    return folder / "bin" / "rtlaunch"
+
+
 def others_may(test: str, path: Path) -> bool:
     """Tell whether test(1) says yes to a user without privileges."""
     probe = subprocess.run([*AS_NOBODY, "test", test, str(path)], check=False)

@@ -41,6 +41,10 @@ has_header() {
     echo "#include <$1>" | cc -E - >/dev/null 2>&1
 }
 
+has_32_bit() {
+    echo 'int main(void) { return 0; }' | gcc -m32 -x c -o /dev/null - 2>/dev/null
+}
+
 has_library() {
     set -- /usr/lib/*/"$1"
     [ -e "$1" ]
@@ -87,6 +91,12 @@ needed_to_test() {
     # The shipped profiles are tried on the real things: 116 MB and 81 MB to fetch.
     need default-jdk-headless has_command javac
     need golang-go has_command go
+    # One of each kind of program for the matrix: 20 MB to fetch. 32-bit ones by the part of this
+    # compiler alone: gcc-multilib cannot be installed together with a cross compiler.
+    need nodejs has_command node
+    if [ "$(uname -m)" = x86_64 ]; then
+        need gcc-12-multilib has_32_bit
+    fi
     # The allocators that --heap knows by name.
     need libjemalloc2 has_library libjemalloc.so.2
     need libtcmalloc-minimal4 has_library libtcmalloc_minimal.so.4

@@ -46,13 +46,15 @@ class Shim(Record):
     """The preload object for this machine.
 
     ``path`` is where it lies; ``preload`` is a name for it that LD_PRELOAD can
-    carry (no space, no colon), empty when there is none.
+    carry (no space, no colon), empty when there is none. ``hidden`` is why the
+    user of ``--user`` cannot read it there, "" where that user can.
     """
 
     machine: str
     path: str
     preload: str
     noexec: bool = False
+    hidden: str = ""
 
 
 class Shape(Record):

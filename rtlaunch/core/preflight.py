@@ -82,6 +82,14 @@ def of_shim(options: Options, facts: Facts) -> Iterable[Finding]:
             why="ld.so cannot map it executable, says so on stderr and goes on without it",
             values={"path": facts.shim.path},
         )
+    if facts.shim.hidden:
+        uid = facts.account.uid if facts.account else facts.who.uid
+        yield Finding(
+            "shim-path",
+            f"uid {uid} cannot read the shim {facts.shim.path}: {facts.shim.hidden}",
+            why="ld.so runs as that user, says that it cannot open the shim, and goes on without",
+            values={"path": facts.shim.path, "uid": uid},
+        )
 
 
 def of_children(options: Options, facts: Facts) -> Iterable[Finding]:

@@ -134,7 +134,8 @@ TARGETS: dict[str, Row] = {
     "shim-path": (
         "where rtlaunch is installed: %(path)s",
         "%(allow)s   # runs it unlocked",
-        "install it under a path without colon, on a file system mounted without noexec",
+        "install it under a path without colon, on a file system mounted without noexec, where "
+        "the program's user may read it: python3 -m venv /opt/rtlaunch",
     ),
 }
 

@@ -35,7 +35,7 @@ WHY_PTRACE = {
     "target-file-caps": "the program has file capabilities: its loader drops LD_PRELOAD",
     "target-class": "there is no shim for a program of this word size",
     "shim-missing": "there is no shim for this machine",
-    "shim-path": "LD_PRELOAD cannot carry the shim's path",
+    "shim-path": "LD_PRELOAD cannot carry the shim's path, or the loader cannot map the shim",
 }
 
 
@@ -67,7 +67,7 @@ def preloaded(options: Options, facts: Facts, way: str) -> str:
     other would complain of it, or takes it away.
     """
     shim, program = facts.shim, facts.target.program
-    if shim is None or options.via == PTRACE:
+    if shim is None or options.via == PTRACE or shim.noexec or shim.hidden:
         return ""
     if way != PTRACE:
         return shim.preload

@@ -190,11 +190,21 @@ def refused(pid: int, error: OSError) -> Finding:
     """Return the finding for a process that could not be stopped, or not be made to enter."""
     if isinstance(error, (FileNotFoundError, ProcessLookupError)):
         return gone(pid, str(error.strerror or "it ended"))
+    if _has_ended(pid):  # for which ptrace has EPERM, and the vdso's pages EIO
+        return gone(pid, "it ended")
     if isinstance(error, PermissionError):
         return _denied(pid, error)
     if isinstance(error, Stuck):
         return _failed(pid, str(error.strerror), stuck=error.errno)
     return _failed(pid, str(error.strerror or error))
+
+
+def _has_ended(pid: int) -> bool:
+    """Tell whether nothing of ``pid`` is left but what its parent may collect."""
+    try:
+        return proc.StatReader(pid).read().state in "ZX"
+    except OSError:
+        return True
 
 
 def gone(pid: int, how: str) -> Finding:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 
 from rtlaunch.core.facts import Shim
+from rtlaunch.core.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rtlaunch.core.facts import Account
 
 NATIVE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "native")
 SEPARATORS = (" ", ":")  # ld.so(8)
@@ -29,6 +32,13 @@ def find(machine: str, environ: Mapping[str, str]) -> Shim | None:
     except OSError:
         return None
     return Shim(machine, path, preloadable(path, environ), noexec)
+
+
+def for_account(shim: Shim, account: Account) -> Shim:
+    """Return the shim with why ``account``, whom the target becomes, cannot read it."""
+    from rtlaunch.engine import hidden
+
+    return replace(shim, hidden=hidden.reason(shim, account))
 
 
 def guest(name: str, machine: str, environ: Mapping[str, str]) -> str:
@@ -78,10 +88,13 @@ def alias(path: str, environ: Mapping[str, str]) -> str:
     folder = state_directory(environ)
     if not folder or any(separator in folder for separator in SEPARATORS):
         return ""
+    folder = os.path.abspath(folder)  # the target may go elsewhere before it exec()s again
     found = os.stat(path)
     link = os.path.join(folder, f"shim-{found.st_dev:x}-{found.st_ino:x}.so")
     try:
-        os.makedirs(folder, mode=0o755, exist_ok=True)
+        if not os.path.isdir(folder):
+            os.makedirs(folder, exist_ok=True)
+            os.chmod(folder, 0o755)  # whatever our umask: the target may be another user
         owner = os.stat(folder)
         if owner.st_uid not in (0, os.geteuid()) or owner.st_mode & OTHERS_MAY_WRITE:
             return ""

@@ -46,6 +46,8 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
     account = look_up_account(options)
     machine = host_machine(host.arch, 64 if sys.maxsize >> 32 else 32)
     shim = shims.find(machine, environ)
+    if shim and account:
+        shim = shims.for_account(shim, account)
     target = classify.classify(tuple(command), environ.get("PATH"), account)
     reach = Reach(machine, frozenset((shim.machine,)) if shim else frozenset(), reads_any(who))
     return Facts(

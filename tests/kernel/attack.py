@@ -71,5 +71,5 @@ def advise(pidfd: int, mapping: books.Mapping, answers: Round) -> None:
         answers.taken += 1
     elif ctypes.get_errno() == errno.EINVAL:
         answers.refused += 1
-    else:
+    elif ctypes.get_errno() != errno.ENOMEM:  # the program has unmapped it meanwhile
         raise OSError(ctypes.get_errno(), f"process_madvise of {mapping}")

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -30,14 +29,7 @@ NEVER, STARTED, SURVIVED, FINISHED = "never started", "started", "survived", "fi
 
 def spaced_installation(folder: Path) -> Path:
     """Make an installation whose path has a space, so that the state directory is needed."""
-    made = folder / "an installation"
-    (made / "bin").mkdir(parents=True)
-    real = launching.installation()
-    (made / "bin" / "rtlaunch").write_bytes((real / "bin" / "rtlaunch").read_bytes())
-    (made / "bin" / "rtlaunch").chmod(0o755)
-    (made / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
-    (made / "lib").symlink_to(real / "lib")
-    return made / "bin" / "rtlaunch"
+    return launching.installation_at(folder / "an installation")
 
 
 def can_trace() -> bool:
