@@ -145,11 +145,24 @@ def will_announce(pid: int, preload: str, shim: Shim | None) -> bool:
             preload in environ.get("LD_PRELOAD", "").replace(":", " ").split()
             and is_open(pid, environ.get(CHANNEL_VARIABLE, ""))
             and os.path.exists(f"/proc/{pid}/root{preload}")
+            and not is_hidden(pid, shim)
             and is_dynamic(pid, shim.machine)
             and not is_secure(pid)
         )
     except OSError:
         return False
+
+
+def is_hidden(pid: int, shim: Shim) -> bool:
+    """Tell whether ``pid`` has become a user who cannot read the shim."""
+    status = parse_status(proc.read_text(pid, "status"))
+    uid, gid = status.uids[1], status.gids[1]
+    if uid == os.geteuid():
+        return False
+    from rtlaunch.core.facts import Account
+    from rtlaunch.engine import hidden
+
+    return bool(hidden.reason(shim, Account("", uid, gid, status.groups, "", "")))
 
 
 def is_open(pid: int, variable: str) -> bool:

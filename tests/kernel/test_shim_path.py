@@ -7,6 +7,7 @@ make it do so has to be known before the exec.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests import books, launching
 from tests.kernel import execve
 from tests.kernel.programs import compile_source, need, need_root
 from tests.launching import NOBODY
+from tests.skips import skip
 from tests.standing import PYTHON, standing
 
 GREP = ("grep", "VmLck", "/proc/self/status")
@@ -208,3 +210,62 @@ def test_an_installation_that_python_cannot_load_is_one_line(rtlaunch):
     assert first.startswith("rtlaunch: failed [launch-failed]: this installation cannot be loaded")
     assert "failed to map segment" in first
     assert len(rest) <= 2, ran.err
+
+
+# ---- where the target leaves for another root, mount namespace or user
+
+
+def in_its_chain(launcher: launching.Launcher, *words: str | Path) -> launching.Ran:
+    """Run a chain of programs, the last of which finds no shim; it must be locked all the same."""
+    ran = launcher.run("--", *words)
+    assert (ran.code, ran.report["verdict"]) == (0, "clean"), ran.err
+    assert [image["locked"] for image in ran.report["target"]["images"]] == [True] * len(
+        ran.report["target"]["images"]
+    )
+    assert locked_in(ran.out) > 0
+    return ran
+
+
+SAYS_LOCKED = """
+#include <stdio.h>
+#include <string.h>
+int main(void)
+{
+    char line[256];
+    FILE *file = fopen("/proc/self/status", "r");
+    while (file && fgets(line, sizeof line, file))
+        if (!strncmp(line, "VmLck", 5))
+            fputs(line, stdout);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("flags", ["-static", ""], ids=["static", "dynamic"])
+def test_what_runs_in_another_root_is_locked(rtlaunch, here, room, flags):
+    """`chroot DIR ./app`: there is no shim below DIR, and no preload finds one."""
+    program = compile_source("cc", f"{flags} -O1", SAYS_LOCKED, room / f"says{flags}")
+    root = here / "root"
+    for name in ("proc", "lib64", "lib/x86_64-linux-gnu"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(program, root / "app")
+    for library in ("/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6"):
+        if os.uname().machine != "x86_64":
+            skip("not-x86")
+        shutil.copy(library, root / library[1:])
+    launcher = in_a_namespace(rtlaunch, f"mount -t proc proc '{root}/proc'")
+    in_its_chain(launcher, "chroot", root, "/app")
+
+
+def test_what_runs_in_a_mount_namespace_without_the_shim_is_locked(rtlaunch):
+    """`unshare --mount sh -c 'mount ... ; exec app'`: a mount hides the installation."""
+    need("no-mount", lambda: execve.mount_private(0, Path("/mnt")))
+    line = f"mount -t tmpfs none '{NATIVE}' && exec {' '.join(GREP)}"
+    in_its_chain(rtlaunch, "unshare", "--mount", "sh", "-c", line)
+
+
+def test_what_another_user_runs_in_a_chain_is_locked(hidden):
+    """`setpriv --reuid app`, from an installation that this user cannot enter."""
+    drop = ("--reuid=65534", "--regid=65534", "--clear-groups")
+    keep = ("--inh-caps=+ipc_lock", "--ambient-caps=+ipc_lock")
+    in_its_chain(hidden, "setpriv", *drop, *keep, *GREP)

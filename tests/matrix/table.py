@@ -13,7 +13,7 @@ from tests.matrix.kinds import KINDS
 EXPECTED = Path(__file__).parent / "expected.txt"
 EVERYBODY = "everybody"
 EITHER = "|"
-VALUE = re.compile("locked|(?:refused|not-possible|unlocked):[a-z0-9-]+")
+VALUE = re.compile("locked|(?:refused|not-possible):[a-z0-9-]+")
 
 
 @dataclass(frozen=True)
