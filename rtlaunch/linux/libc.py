@@ -20,6 +20,8 @@ from rtlaunch.core.elf import host_machine
 # System call numbers: asm/unistd_64.h (x86_64), asm-generic/unistd.h (the others).
 _GENERIC = {
     "rt_sigqueueinfo": 138,
+    "setfsuid": 151,
+    "setfsgid": 152,
     "prctl": 167,
     "ptrace": 117,
     "mlockall": 230,
@@ -31,6 +33,8 @@ _GENERIC = {
 NUMBERS = {
     "x86_64": {
         "rt_sigqueueinfo": 129,
+        "setfsuid": 122,
+        "setfsgid": 123,
         "prctl": 157,
         "ptrace": 101,
         "mlockall": 151,
