@@ -14,7 +14,7 @@ from tests.skips import skip
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Since Linux 6.14 CAP_PERFMON, and so CAP_SYS_ADMIN, opens smaps as well (kernel/fork.c, mm_access).
+# Since Linux 6.14 CAP_PERFMON, and so CAP_SYS_ADMIN, opens smaps too (kernel/fork.c, mm_access).
 CONFINED = ["setpriv", "--bounding-set=-sys_ptrace,-perfmon,-sys_admin"]
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO
 
-COMMANDS = ("sh", "cat", "env", "id", "ls", "mkdir", "rm", "sleep", "true", "umount", "tini")
+COMMANDS = ("sh", "cat", "env", "id", "ls", "mkdir", "rm", "setpriv", "sleep", "true",
+            "umount", "tini")
 SEARCHED = ("/usr/bin", "/bin")
 
 # Of Python's library, what no launch and no test program imports: two thirds of it.
