@@ -33,9 +33,9 @@ def _open(pid: int, name: str) -> int:
     except PermissionError:
         if os.geteuid():
             raise
-        from rtlaunch.linux import fsids
+        from rtlaunch.linux import guise
 
-        return fsids.as_owner(f"/proc/{pid}", lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return guise.as_owner(f"/proc/{pid}", lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except FileNotFoundError as error:
         if os.path.exists("/proc/self/stat"):
             raise
@@ -71,9 +71,9 @@ def read_exe(pid: int) -> str:
     except PermissionError:
         if os.geteuid():
             raise
-        from rtlaunch.linux import fsids
+        from rtlaunch.linux import guise
 
-        return fsids.as_owner(f"/proc/{pid}", lambda: os.readlink(path))
+        return guise.as_owner(f"/proc/{pid}", lambda: os.readlink(path))
 
 
 def read_vdso(pid: int) -> tuple[int, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,3 +53,21 @@ def test_a_program_with_more_capabilities_than_we_is_refused(confined: Launcher)
     ran = confined.run(*words, "--", "/usr/bin/python3", "-c", "1")
     assert ran.code == 125
     assert "refused [proof-unreadable]" in ran.err
+
+
+def test_a_signal_reaches_a_program_of_another_user(
+    confined: Launcher, targets: Path
+) -> None:
+    """Without CAP_KILL too (--cap-drop=ALL and what a change of user takes): SIGTERM arrives."""
+    confined.prefix = ["setpriv", "--bounding-set=-kill,-sys_ptrace,-perfmon,-sys_admin"]
+    words = ("--user", "nobody", "--", targets / "slow", "0", "7")
+    with confined.start(*words) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("ready")
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(5) == 7
+        finally:
+            process.kill()
+        assert process.stderr
+        assert process.stderr.read() == ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO
 
-COMMANDS = ("sh", "cat", "env", "id", "ls", "mkdir", "rm", "setpriv", "sleep", "true",
+COMMANDS = ("sh", "cat", "env", "id", "ln", "ls", "mkdir", "rm", "setpriv", "sleep", "true",
             "umount", "tini")
 SEARCHED = ("/usr/bin", "/bin")
 
