@@ -102,7 +102,7 @@ def pod(podman: Podman, images: None, tmp_path: Path) -> Iterator[Path]:
         skip("no-catatonit")
     path = tmp_path / "pod.yaml"
     yield path
-    podman("play", "kube", "--down", path)
+    podman("pod", "rm", "--force", "--time=0", "rtlaunch-example")
 
 
 @pytest.mark.parametrize("name", ["podman-kube.yaml", "kubernetes.yaml"])
