@@ -9,6 +9,7 @@ import shutil
 import signal
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,9 +119,9 @@ def test_restarts_are_the_engines(podman: Podman) -> None:
 
 
 def seconds_to_end(podman: Podman, init: str, by_engine: bool) -> float:
-    """Stop a container whose program needs 300 ms for that; return the seconds until it has ended.
+    """Stop a container whose program needs 300 ms for that; return the seconds until PID 1 ended.
 
-    By ``podman stop``, whose own time varies by more than what is looked for, or by its signal.
+    By ``podman stop``, whose own start varies by more than what is looked for, or by its signal.
     """
     program = [f"{TARGETS}/slow", str(STOP_TAKES_MS), "7"]
     with podman.started(BASE, program, f'--entrypoint=["{init}", "--"]', LOCKS) as container:
@@ -130,12 +131,13 @@ def seconds_to_end(podman: Podman, init: str, by_engine: bool) -> float:
         ended = select.poll()
         ended.register(process, select.POLLIN)
         began = time.monotonic()
-        if by_engine:
-            container.stop()
-        else:
-            os.kill(pid, signal.SIGTERM)
-        ended.poll(10_000)
-        seconds = time.monotonic() - began
+        with ThreadPoolExecutor(1) as beside:
+            if by_engine:
+                beside.submit(container.stop)
+            else:
+                os.kill(pid, signal.SIGTERM)
+            ended.poll(10_000)
+            seconds = time.monotonic() - began
         os.close(process)
         assert container.wait() == 7, "it was killed"
         return seconds
@@ -152,9 +154,9 @@ def test_a_stop_takes_no_longer_than_with_tini(
     if by_engine and RUNS < ENOUGH_RUNS:
         skip("few-runs")
     taken: dict[str, list[float]] = {"rtlaunch": [], "tini": []}
-    for _ in range(RUNS):
-        for init, seconds in taken.items():
-            seconds.append(seconds_to_end(podman, init, by_engine))
+    for run in range(RUNS):
+        for init in sorted(taken, reverse=bool(run % 2)):
+            taken[init].append(seconds_to_end(podman, init, by_engine))
     median = {init: statistics.median(seconds) for init, seconds in taken.items()}
     with capsys.disabled():
         print(f"\n{how} to the end, a program that needs {STOP_TAKES_MS} ms, {RUNS} runs each:")
@@ -284,7 +286,7 @@ def test_the_environment_alone_configures_it(podman: Podman, tmp_path: Path) -> 
     assert report["target"]["uid"] == 1000
     lines = done.stdout.splitlines()
     assert "OTHER" in lines
-    assert [line for line in lines if line.startswith(("RTLAUNCH_", "_RTL_"))] == []
+    assert [line for line in lines if line.startswith("RTLAUNCH_")] == []
 
 
 def test_an_entrypoint_without_a_command(podman: Podman, runtime: str) -> None:
