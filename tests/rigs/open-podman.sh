@@ -1,12 +1,13 @@
 #!/bin/bash
-# open-podman.sh FOLDER NAME: hold open a place where podman leaves no trace, until standard input ends.
+# open-podman.sh NAME: hold open a place where podman leaves no trace, until standard input ends.
 #
 # Its own mounts: /run, /dev/shm and /var/lib/containers are podman's alone, /proc/sys is read-only, and
 # there is no cgroup2 (beside v1, crun takes it for "hybrid" and refuses). Its own network, which has
 # nothing. Its own root of the cgroups, which the caller finds as NAME in each hierarchy, and removes.
-# What is left of it all then is FOLDER. Says "open" once it is.
+# All that podman writes is in memory: on a disk, unmounting a container would wait for it (syncfs).
+# Says "open" once it is.
 set -eu
-folder=$1 name=$2
+name=$1
 
 for hierarchy in /sys/fs/cgroup/*/; do
     mkdir -p "$hierarchy$name"
@@ -16,11 +17,9 @@ for hierarchy in /sys/fs/cgroup/*/; do
     echo $BASHPID >"$hierarchy$name/cgroup.procs"
 done
 
-export folder
 exec unshare --mount --cgroup --net --ipc --propagation private bash -euc '
-mkdir -p "$folder/containers" /var/lib/containers
-mount --bind "$folder/containers" /var/lib/containers
-for where in /run /dev/shm; do mount -t tmpfs tmpfs $where; done
+mkdir -p /var/lib/containers
+for where in /run /dev/shm /var/lib/containers; do mount -t tmpfs tmpfs $where; done # 200 MB at most
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 mount -t tmpfs tmpfs /sys/fs/cgroup

@@ -82,7 +82,7 @@ class Podman:
         path = os.environ.get("PATH", "/usr/bin:/bin")
         folder = str(self.folder)
         settings = str(self.folder / "containers.conf")
-        return {"PATH": path, "HOME": folder, "TMPDIR": folder, "CONTAINERS_CONF": settings}
+        return {"PATH": path, "HOME": folder, "TMPDIR": "/run", "CONTAINERS_CONF": settings}
 
     def run(
         self, image: str, argv: Sequence[str | Path], *flags: str, runtime: str = "crun", **how: Any
@@ -163,7 +163,7 @@ def opened(installation: Path, targets: Path) -> Iterator[Podman]:
     name = f"rtlaunch-podman-{os.getpid()}"
     (folder / "containers.conf").write_text(SETTINGS)
     holder = subprocess.Popen(
-        ["bash", SCRIPT, folder, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["bash", SCRIPT, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert holder.stdout
