@@ -11,7 +11,7 @@ import sys
 # Until signals are forwarded SIGINT ends us, as SIGTERM does: KeyboardInterrupt can get lost.
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-if str(sys._xoptions.get("rtlaunch")).endswith(":1"):  # the stub blocked it up to here
+if str(sys._xoptions.get("rtlaunch")).endswith(":2"):  # the stub blocked it, and no other
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
 
 gc.disable()  # it would run eight times over modules that stay; enabled once the target runs

@@ -113,6 +113,12 @@ needed_to_test() {
 needed_to_rig() {
     need redis-tools has_command redis-check-rdb # a server that says READY=1, for the drop-in
     need strace has_command strace
+    need podman has_command podman # 115 MB with what follows; none of it is started
+    need conmon has_command conmon
+    need crun has_command crun
+    need runc has_command runc
+    need catatonit has_command catatonit
+    need tini has_command tini
 }
 
 needed_to_compare() {

@@ -42,6 +42,7 @@ def main(words: Sequence[str]) -> int:
             from rtlaunch.cli import app
 
             gc.enable()
+            inherit.unblock_held()
             return app.main(words)
         return run(line, inherited, voice, story)
     except Refusal as refusal:

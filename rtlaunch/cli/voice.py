@@ -130,6 +130,9 @@ class Voice(Listener):
         full = self.with_remedy(finding)
         text = refusal(full, self.level == "verbose")
         self.say(text, {"event": "refused", **as_dict(full)})
+        from rtlaunch.cli import termination
+
+        termination.leave(text)
         return finding.exit_code
 
     def summary(self) -> None:

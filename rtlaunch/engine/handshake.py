@@ -467,7 +467,7 @@ def unreadable(name: str, pid: int, error: OSError) -> Finding:
 def executable(pid: int) -> str | None:
     """Return the path of the image that ``pid`` runs; None where it may not be seen."""
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        return proc.read_exe(pid)
     except OSError:
         return None
 

@@ -49,7 +49,7 @@ def take_down() -> Inherited:
     for fd in closed:
         hold(fd)
     mask = frozenset(int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, ()))
-    return Inherited(read_environ(), ignored_at_start(), mask, closed)
+    return Inherited(read_environ(), ignored_at_start(), mask - held_by_stub(), closed)
 
 
 def is_open(fd: int) -> bool:
@@ -89,25 +89,31 @@ def ignored_at_start() -> frozenset[int]:
     before Python, can know.
     """
     seen = {number for number in range(1, _signal.NSIG) if is_ignored(number)}
-    stub_saw, _ = told_by_stub()
+    stub_saw, _, _ = told_by_stub()
     for number in PYTHON_IGNORES:
         if not stub_saw >> (number - 1) & 1:
             seen.discard(int(number))
     return frozenset(seen)
 
 
-def told_by_stub() -> tuple[int, int]:
-    """Return what ``-X rtlaunch=IGNORED:PID:HELD`` says (native/stub.c): a signal mask, a child.
+def told_by_stub() -> tuple[int, int, int]:
+    """Return what ``-X rtlaunch=IGNORED:PID:HELD`` says (native/stub.c): a mask, a child, a mask.
 
-    Both are 0 where the interpreter was started without the stub.
+    All are 0 where the interpreter was started without the stub.
     """
-    ignored, pid, *_ = str(sys._xoptions.get("rtlaunch", "0:0")).split(":")
-    return int(ignored, 16), int(pid)
+    ignored, pid, held = str(sys._xoptions.get("rtlaunch", "0:0:0")).split(":")
+    return int(ignored, 16), int(pid), int(held, 16)
+
+
+def held_by_stub() -> frozenset[int]:
+    """Return the signals that the stub blocked, which were not blocked before it."""
+    _, _, held = told_by_stub()
+    return frozenset(number for number in range(1, _signal.NSIG) if held >> (number - 1) & 1)
 
 
 def reap_helper() -> None:
     """Wait for the child that the stub started to warm perf up, where no target ran to reap it."""
-    _, pid = told_by_stub()
+    _, pid, _ = told_by_stub()
     if pid:
         try:
             os.waitpid(pid, 0)
@@ -121,6 +127,11 @@ def is_ignored(number: int) -> bool:
         return bool(_signal.getsignal(number) == _signal.SIG_IGN)
     except ValueError:  # 32 and 33 are the C library's own
         return False
+
+
+def unblock_held() -> None:
+    """Let through what the stub blocked: no program is launched, whose signals they are."""
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, held_by_stub())
 
 
 def block_signals(but: frozenset[int] = frozenset()) -> None:

@@ -358,9 +358,9 @@ class Supervisor:
         try:
             if signal.code == libc.SI_QUEUE:
                 info = libc.queued_siginfo(signal.number, signal.value)
-                libc.rt_sigqueueinfo(self.pid, signal.number, info)
+                self.permitted(lambda: libc.rt_sigqueueinfo(self.pid, signal.number, info))
             else:
-                os.kill(self.pid, signal.number)
+                self.permitted(lambda: os.kill(self.pid, signal.number))
         except ProcessLookupError:
             return
         except PermissionError as error:
@@ -376,7 +376,7 @@ class Supervisor:
         Where it is another user's, and we have no CAP_KILL, its tracer may still end it.
         """
         try:
-            os.kill(self.pid, number)
+            self.permitted(lambda: os.kill(self.pid, number))
         except ProcessLookupError:
             return
         except PermissionError as error:
@@ -384,6 +384,17 @@ class Supervisor:
                 self.injection.end()
             else:
                 self.sentry.listener.step(f"cannot signal {self.pid}: {error.strerror}")
+
+    def permitted(self, send: Callable[[], None]) -> None:
+        """Send the target a signal; as the target's user, where root itself may not (CAP_KILL)."""
+        try:
+            send()
+        except PermissionError:
+            if os.geteuid():
+                raise
+            from rtlaunch.linux import guise
+
+            guise.as_sender(self.pid, send)
 
     # ---- children
 

@@ -20,6 +20,9 @@ from rtlaunch.core.elf import host_machine
 # System call numbers: asm/unistd_64.h (x86_64), asm-generic/unistd.h (the others).
 _GENERIC = {
     "rt_sigqueueinfo": 138,
+    "setresuid": 147,
+    "setfsuid": 151,
+    "setfsgid": 152,
     "prctl": 167,
     "ptrace": 117,
     "mlockall": 230,
@@ -31,6 +34,9 @@ _GENERIC = {
 NUMBERS = {
     "x86_64": {
         "rt_sigqueueinfo": 129,
+        "setresuid": 117,
+        "setfsuid": 122,
+        "setfsgid": 123,
         "prctl": 157,
         "ptrace": 101,
         "mlockall": 151,

@@ -27,8 +27,15 @@ class ProcMissing(OSError):
 
 def _open(pid: int, name: str) -> int:
     """Open /proc/``pid``/``name``; ProcMissing if that is because there is no /proc at all."""
+    path = f"/proc/{pid}/{name}"
     try:
-        return os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        if os.geteuid():
+            raise
+        from rtlaunch.linux import guise
+
+        return guise.as_owner(f"/proc/{pid}", lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except FileNotFoundError as error:
         if os.path.exists("/proc/self/stat"):
             raise
@@ -54,6 +61,19 @@ def read_bytes(pid: int, name: str) -> bytes:
     finally:
         os.close(fd)
     return b"".join(chunks)
+
+
+def read_exe(pid: int) -> str:
+    """Return the path of the program that ``pid`` runs; OSError as for :func:`read_text`."""
+    path = f"/proc/{pid}/exe"
+    try:
+        return os.readlink(path)
+    except PermissionError:
+        if os.geteuid():
+            raise
+        from rtlaunch.linux import guise
+
+        return guise.as_owner(f"/proc/{pid}", lambda: os.readlink(path))
 
 
 def read_vdso(pid: int) -> tuple[int, bytes]:

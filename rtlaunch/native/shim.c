@@ -54,6 +54,7 @@
 
 /* How far below the channel a kept descriptor is looked for. */
 #define NEAR 8
+#define LEAST 3 /* what standard streams leave */
 
 /* struct user_msghdr and struct cmsghdr, include/linux/socket.h. */
 struct message_header {
@@ -128,9 +129,9 @@ static long sys_recvmsg(int fd, struct message_header *header)
 }
 
 /* Duplicate to the lowest free number from `lowest` on, which exec closes. */
-static void sys_keep(int fd, int lowest)
+static long sys_keep(int fd, int lowest)
 {
-    arch_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, lowest, 0, 0, 0);
+    return arch_syscall(__NR_fcntl, fd, F_DUPFD_CLOEXEC, lowest, 0, 0, 0);
 }
 
 /* Set the soft RLIMIT_STACK; the hard one stays as it is. */
@@ -310,6 +311,13 @@ static uint32_t hear_verdict(int fd, struct rtl_message *verdict)
     return kind;
 }
 
+/* Keep a descriptor at `lowest` or above, or as high as RLIMIT_NOFILE, lowered since, permits. */
+static void keep(int fd, int lowest)
+{
+    while (sys_keep(fd, lowest) < 0 && lowest > LEAST)
+        lowest = lowest / 2 > LEAST ? lowest / 2 : LEAST;
+}
+
 /* Hand in the record and abide by the verdict: return for GO, else end or return as LOCK's flags say.
  *
  * The launcher's child was given PR_SET_PDEATHSIG SIGKILL before exec, and exec keeps it: whenever the
@@ -328,7 +336,7 @@ static void settle(int fd, int channel, struct rtl_message *record, const struct
         if (told->flags & RTL_DEATHSIG)
             sys_prctl_pdeathsig(told->error);
         if (verdict.flags & RTL_KEEP)
-            sys_keep(fd, channel > NEAR ? channel - NEAR : NEAR);
+            keep(fd, channel > NEAR ? channel - NEAR : NEAR);
     } else if (kind == RTL_REFUSE || told->flags & RTL_STRICT || is_doomed()) {
         refuse();
     }

@@ -20,8 +20,11 @@
  *   PID      a child that opens a perf event and ends. The first event of a machine takes 7 to 15 ms, in
  *            which the kernel waits for all CPUs (kernel/events/core.c, account_event); here they pass
  *            while the interpreter starts. 0 where no program is to be launched (no `--`). Python reaps it.
- *   HELD     1 if SIGINT is blocked by us, 0 if it was before. The interpreter takes it to raise
- *            KeyboardInterrupt, wherever it is in its own start; our first line lets it through.
+ *   HELD     the signals that we blocked and that were not before (a signal mask, hex). SIGINT, which the
+ *            interpreter takes to raise KeyboardInterrupt, wherever it is in its own start; our first line
+ *            lets it through. All of them where PID 1 is to launch a program: the kernel drops what PID 1
+ *            has no handler for (kernel/signal.c, sig_task_ignored), unless it is blocked, and a container
+ *            that is stopped while the interpreter starts would be killed ten seconds later.
  *
  * It must not read or change the environment, or understand an argument but `--`.
  */
@@ -58,6 +61,9 @@
 #define SIG_IGN 1
 #define SIG_BLOCK 0
 #define SIGSET_BYTES 8
+
+#define SIGNAL_BIT(number) ((uint64_t)1 << ((number) - 1))
+#define ALL_SIGNALS (~(SIGNAL_BIT(32) | SIGNAL_BIT(33))) /* those two are the C library's own */
 
 /* PY -I -X rtlaunch=... -S MAIN or PY -I -X rtlaunch=... -m rtlaunch, and the NULL at the end. */
 #define OWN_ARGUMENTS 7
@@ -122,14 +128,18 @@ static int sys_is_ignored(int signal_number)
     return action[0] == SIG_IGN;
 }
 
-/* Block a signal; return whether it was blocked before. */
-static int sys_block(int signal_number)
+/* Block signals; return those that were not blocked before. */
+static uint64_t sys_block(uint64_t mask)
 {
-    uint64_t mask = (uint64_t)1 << (signal_number - 1);
     uint64_t before = 0;
 
     arch_syscall(__NR_rt_sigprocmask, SIG_BLOCK, (long)&mask, (long)&before, SIGSET_BYTES, 0, 0);
-    return (before & mask) != 0;
+    return mask & ~before;
+}
+
+static long sys_getpid(void)
+{
+    return arch_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
 }
 
 static long sys_fork(void)
@@ -214,6 +224,18 @@ static void append_number(struct text *text, long number)
         *--at = (char)('0' + number % 10);
         number /= 10;
     } while (number > 0);
+    append(text, at);
+}
+
+static void append_mask(struct text *text, uint64_t mask)
+{
+    char digits[24] = {0};
+    char *at = digits + sizeof digits - 1;
+
+    do {
+        *--at = "0123456789abcdef"[mask & 15];
+        mask >>= 4;
+    } while (mask > 0);
     append(text, at);
 }
 
@@ -368,14 +390,18 @@ static long warm_up(void)
     return pid > 0 ? pid : 0;
 }
 
-/* Block SIGINT, and write rtlaunch=IGNORED:PID:HELD. */
-static void tell(struct text *told, long pid)
+/* Write rtlaunch=IGNORED:PID:HELD. */
+static void tell(struct text *told, long pid, uint64_t held)
 {
-    static const char *const masks[] = {"0", "1000", "1000000", "1001000"}; /* bits 12 and 24 */
+    uint64_t pipe = sys_is_ignored(SIGPIPE) ? SIGNAL_BIT(SIGPIPE) : 0;
+    uint64_t xfsz = sys_is_ignored(SIGXFSZ) ? SIGNAL_BIT(SIGXFSZ) : 0;
 
-    join(told, "rtlaunch=", masks[sys_is_ignored(SIGPIPE) + 2 * sys_is_ignored(SIGXFSZ)], ":");
+    join(told, "rtlaunch=", "", "");
+    append_mask(told, pipe | xfsz);
+    append(told, ":");
     append_number(told, pid);
-    append(told, sys_block(SIGINT) ? ":0" : ":1");
+    append(told, ":");
+    append_mask(told, held);
 }
 
 /* Put our arguments before those that we were given; argv[0] is the interpreter, which finds its
@@ -412,6 +438,8 @@ __attribute__((noreturn, used)) static void entry(long *stack)
     struct text package;
     struct text told;
     struct text why;
+    int launches = is_launch(argc, argv);
+    uint64_t held = sys_block(launches && sys_getpid() == 1 ? ALL_SIGNALS : SIGNAL_BIT(SIGINT));
     int found;
     long error;
 
@@ -422,7 +450,7 @@ __attribute__((noreturn, used)) static void entry(long *stack)
     cut_base(&prefix);
     find_interpreter(&python, &here, &prefix);
     found = find_package(&package, &prefix, &python);
-    tell(&told, is_launch(argc, argv) ? warm_up() : 0);
+    tell(&told, launches ? warm_up() : 0, held);
     error = sys_execve(python.bytes, arguments(&python, &told, found ? &package : NULL, argc, argv),
                        argv + argc + 1);
     join(&why, " cannot be executed: errno ", "", "");

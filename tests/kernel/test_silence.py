@@ -131,3 +131,18 @@ def test_a_static_program_on_the_way_is_said(rtlaunch, static):
     assert (ran.code, ran.out.split()) == (3, ["VmLck:", "0", "kB"])
     assert [image["locked"] for image in ran.report["target"]["images"]] == [True, False]
     assert (ran.report["lock"]["ok"], codes(ran)) == (False, ["exec-unannounced"])
+
+
+@pytest.mark.parametrize("nofile", [1000, 100, 20])
+def test_a_small_limit_of_descriptors_is_no_exec(rtlaunch, nofile):
+    """What tells of an exec without perf is kept below --limit nofile, not lost: nothing exec'd."""
+    ran = rtlaunch.run("--watch=proc", "--limit", f"nofile={nofile}", "--", "/bin/sleep", "0.1")
+    assert (ran.code, ran.report["verdict"]) == (0, "clean"), ran.err
+
+
+def test_a_limit_that_the_program_lowers_is_no_exec(rtlaunch):
+    """The same for the next image, whose limit the first one set."""
+    script = "ulimit -n 50; exec /bin/sleep 0.1"
+    ran = rtlaunch.run("--watch=proc", "--", "/bin/sh", "-c", script)
+    assert (ran.code, ran.report["verdict"]) == (0, "clean"), ran.err
+    assert [image["locked"] for image in ran.report["target"]["images"]] == [True, True]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REFUSED = 125
 OWN = 6  # words before ours: the interpreter, -I -X TOLD, -m rtlaunch
-TOLD = "rtlaunch=0:0:1"  # no signal ignored, no child, SIGINT held back
+TOLD = "rtlaunch=0:0:2"  # no signal ignored, no child, SIGINT held back
 SHELLS_OWN = 10  # where dash keeps the script that it reads
 
 
@@ -229,7 +229,7 @@ def test_signals_that_python_ignores_by_itself_are_told(
     script = f"trap '' {ignored}; exec \"$0\""
     words = ["sh", "-c", script, str(prefix / "bin" / "rtlaunch")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[3] == f"rtlaunch={mask:x}:0:1"
+    assert done.stdout.splitlines()[3] == f"rtlaunch={mask:x}:0:2"
 
 
 def test_child_that_opens_the_first_event_is_told(prefix: Path) -> None:
@@ -240,7 +240,7 @@ def test_child_that_opens_the_first_event_is_told(prefix: Path) -> None:
     assert children == [told.split(":")[1]]
 
 
-@pytest.mark.parametrize(("blocked", "held"), [([], 1), ([signal.SIGINT], 0)])
+@pytest.mark.parametrize(("blocked", "held"), [([], 2), ([signal.SIGINT], 0)])
 def test_interrupts_are_held_back_while_the_interpreter_starts(
     prefix: Path, blocked: list[signal.Signals], held: int
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests import launching
 from tests.rigs import manager as managers
+from tests.rigs import podman as podmans
 from tests.rigs.services import SERVICE, Service
 from tests.skips import skip
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.rigs.manager import Manager
+    from tests.rigs.podman import Podman
 
 
 def can_make_namespaces() -> bool:
@@ -73,3 +75,22 @@ def service(manager: Manager, request: pytest.FixtureRequest) -> Iterator[Servic
     made = Service(manager, name)
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def podman(movable_install: Path, targets: Path) -> Iterator[Podman]:
+    """A podman of its own, with the installed rtlaunch in its base image."""
+    if os.geteuid() != 0:
+        skip("not-root")
+    if not all(map(shutil.which, ("podman", "conmon", *podmans.RUNTIMES))):
+        skip("no-podman")
+    if not can_make_namespaces():
+        skip("no-mount")
+    with podmans.opened(movable_install, targets) as opened:
+        yield opened
+
+
+@pytest.fixture(params=podmans.RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Each of the container runtimes."""
+    return str(request.param)
