@@ -7,7 +7,8 @@ SOURCES := $(shell find rtlaunch -type f ! -name '*.pyc' ! -name '*.so') $(wildc
 export PYTHON
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rigs test-all test-unit side-by-side lint lint-ruff lint-mypy lint-imports bench mutants clean
+.PHONY: help demo test test-rigs test-all test-unit side-by-side
+.PHONY: lint lint-ruff lint-mypy lint-imports bench mutants differential clean
 .PHONY: setup-demo setup-test setup-rigs setup-lint setup-bench
 
 help: ## say what can be made
@@ -50,6 +51,9 @@ bench: setup-bench .venv/installed ## the budgets, measured; fails over one
 
 mutants: setup-test .venv/installed .venv/installed-test ## break the code on purpose; each break must be seen by a test
 	$(PY) tests/mutants.py
+
+differential: setup-test .venv/installed .venv/installed-test ## a million made files, judged by us and by execve; COUNT=N
+	$(PY) -m tests.kernel.differential $(COUNT)
 
 clean: ## remove all that was made here
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

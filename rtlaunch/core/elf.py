@@ -287,7 +287,7 @@ def _read_interp(segments: list[_Segment], take: ReadAt) -> bytes | Flaw | None:
     if not 2 <= named.filesz <= PATH_MAX:
         what = f"its loader's path has {named.filesz} bytes"
         return Flaw("PT_INTERP size", ENOEXEC, f"is a damaged ELF file: {what}")
-    if named.offset > OFFSET_MAX:
+    if named.offset + named.filesz > OFFSET_MAX:  # rw_verify_area: where the read would end
         what = f"its loader's path at byte {named.offset}"
         return Flaw("PT_INTERP offset", EINVAL, f"is a damaged ELF file: {what}")
     path = take(named.offset, named.filesz)

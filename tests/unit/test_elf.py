@@ -205,6 +205,7 @@ def test_headers_beyond_the_first_page_are_read_where_they_are() -> None:
         (elf_file(((INTERP, 4, 0, 0, 4097, 0),), bytes(5000)), "PT_INTERP size", errno.ENOEXEC),
         (elf_file(((INTERP, 4, AFTER, 0, 9, 9),), b"/ld\0"), "PT_INTERP offset", errno.EIO),
         (elf_file(((INTERP, 4, 1 << 63, 0, 9, 9),)), "PT_INTERP offset", errno.EINVAL),
+        (elf_file(((INTERP, 4, (1 << 63) - 9, 0, 9, 9),)), "PT_INTERP offset", errno.EINVAL),
         (elf_file(((INTERP, 4, AFTER, 0, 3, 3),), b"/ld\0"), "PT_INTERP end", errno.ENOEXEC),
     ],
 )
