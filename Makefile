@@ -57,7 +57,7 @@ differential: setup-test .venv/installed .venv/installed-test ## a million made 
 
 clean: ## remove all that was made here
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	rm -f rtlaunch/native/*.so
+	rm -rf rtlaunch/native/*.so rtlaunch/native/merged rtlaunch/native/split
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-demo setup-test setup-rigs setup-lint setup-bench: setup-%:

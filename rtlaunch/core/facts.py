@@ -43,16 +43,18 @@ class Host(Record):
 
 
 class Shim(Record):
-    """The preload object for this machine.
+    """The preload object for the target's machine.
 
     ``path`` is where it lies; ``preload`` is a name for it that LD_PRELOAD can
-    carry (no space, no colon), empty when there is none.
+    carry (no space, no colon), empty when there is none; ``both`` says that a
+    loader of the other word size finds its own shim by that name.
     """
 
     machine: str
     path: str
     preload: str
     noexec: bool = False
+    both: bool = False
 
 
 class Shape(Record):
