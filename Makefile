@@ -7,7 +7,7 @@ SOURCES := $(shell find rtlaunch -type f ! -name '*.pyc' ! -name '*.so') $(wildc
 export PYTHON
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rigs test-all test-unit side-by-side
+.PHONY: help demo test test-rigs test-vm test-all test-unit side-by-side
 .PHONY: lint lint-ruff lint-mypy lint-imports bench mutants differential clean
 .PHONY: setup-demo setup-test setup-rigs setup-lint setup-bench
 
@@ -24,8 +24,8 @@ test: setup-test .venv/installed .venv/installed-test ## all tests but the rigs,
 test-rigs: setup-rigs .venv/installed .venv/installed-test ## the tests in a real systemd, container, cluster
 	$(PY) -m pytest tests/rigs
 
-side-by-side: setup-rigs .venv/installed .venv/installed-test ## a systemd service plain and behind rtlaunch, what its manager sees
-	$(PY) -m pytest -q -s tests/rigs/test_side_by_side.py
+.PHONY: help demo test test-rigs test-vm test-all test-unit side-by-side
+.PHONY: lint lint-ruff lint-mypy lint-imports bench mutants differential clean
 
 test-all: setup-test setup-rigs .venv/installed .venv/installed-test ## all of them, as CI does
 	$(PY) -m pytest

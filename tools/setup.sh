@@ -110,6 +110,10 @@ needed_to_test() {
 needed_to_rig() {
     need redis-tools has_command redis-check-rdb # a server that says READY=1, for the drop-in
     need strace has_command strace
+    if [ "$(uname -m)" = x86_64 ]; then
+        need qemu-system-x86 has_command qemu-system-x86_64
+        need e2fsprogs has_command mke2fs
+    fi
 }
 
 needed_to_compare() {
