@@ -76,10 +76,12 @@ MACHINES = {
 COMPANIONS = {"x86_64": ("i386", "-m32")}
 
 # In LD_PRELOAD a loader of glibc puts its own folder for $LIB, and so finds the guests of its own
-# class (docs/decisions/0045). One that knows no $LIB, musl's, opens the folder of that very name.
+# class (docs/decisions/0045). One that knows no $LIB, musl's, opens the folder of that very name;
+# and "" is what a shell makes of it that is given LD_PRELOAD's value as part of a script.
 # tree: {folder: machine}; in which of them a system's loaders look is seen when they are used.
 TREES = {
     "split": {
+        "": "x86_64",
         "$LIB": "x86_64",
         "lib64": "x86_64",
         "lib/x86_64-linux-gnu": "x86_64",
@@ -87,7 +89,7 @@ TREES = {
         "lib32": "i386",
         "lib/i386-linux-gnu": "i386",
     },
-    "merged": {"$LIB": "x86_64", "lib": "x86_64", "lib32": "i386"},
+    "merged": {"": "x86_64", "$LIB": "x86_64", "lib": "x86_64", "lib32": "i386"},
 }
 
 # What a launch imports, in the order of the story: all that these need is packed, and each group is
@@ -139,10 +141,11 @@ def compiler() -> list[str]:
 
 def machine(cc: list[str]) -> str:
     """Return the machine that ``cc`` compiles for; BuildError where there is no header for it."""
-    told = subprocess.run([*cc, "-dumpmachine"], check=True, capture_output=True, text=True)
+    plain = without_companion(cc)  # -dumpmachine does not look at it
+    told = subprocess.run([*plain, "-dumpmachine"], check=True, capture_output=True, text=True)
     name = told.stdout.partition("-")[0]
     other, flag = COMPANIONS.get(name, ("", ""))
-    if flag in cc:  # which -dumpmachine does not look at
+    if flag in cc:
         name = other
     if name not in MACHINES:
         raise BuildError(
@@ -152,15 +155,20 @@ def machine(cc: list[str]) -> str:
     return name
 
 
+def without_companion(cc: list[str]) -> list[str]:
+    """Return the compiler's command as it compiles for its own machine."""
+    flags = {flag for _, flag in COMPANIONS.values()}
+    return [word for word in cc if word not in flags]
+
+
 def kernel_headers(cc: list[str]) -> list[str]:
     """Return where a companion finds the kernel's headers, which serve both classes.
 
     Debian has them in the folder of the compiler's own machine alone (GCC's -print-multiarch).
     """
-    flags = {flag for _, flag in COMPANIONS.values()}
-    if not flags & set(cc):
+    plain = without_companion(cc)
+    if plain == cc:
         return []
-    plain = [word for word in cc if word not in flags]
     told = subprocess.run([*plain, "-print-multiarch"], capture_output=True, text=True, check=False)
     return [f"-idirafter/usr/include/{told.stdout.strip()}"] if told.stdout.strip() else []
 

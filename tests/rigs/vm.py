@@ -122,7 +122,7 @@ def make_root(root: Path) -> None:
     listed = output("dpkg", "-L", *sorted(packages())).splitlines()
     wanted = {real(path) for path in listed if not path.startswith(LEFT_OUT)}
     files = sorted(path[1:] for path in wanted if path and not os.path.isdir(path))
-    pack = ["tar", "-C", "/", "--null", "-T", "-", "-c", "--no-recursion"]
+    pack = ["tar", "-c", "--no-recursion", "-C", "/", "--null", "-T", "-"]
     names = "\0".join([*files, "etc/ld.so.cache"]).encode()
     packed = subprocess.run(pack, input=names, stdout=subprocess.PIPE, check=True)
     subprocess.run(["tar", "-C", str(root), "-x"], input=packed.stdout, check=True)
