@@ -24,8 +24,11 @@ test: setup-test .venv/installed .venv/installed-test ## all tests but the rigs,
 test-rigs: setup-rigs .venv/installed .venv/installed-test ## the tests in a real systemd, container, cluster
 	$(PY) -m pytest tests/rigs
 
-.PHONY: help demo test test-rigs test-vm test-all test-unit side-by-side
-.PHONY: lint lint-ruff lint-mypy lint-imports bench mutants differential clean
+test-vm: setup-rigs .venv/installed .venv/installed-test ## of these, the ones in a virtual machine, under another kernel
+	$(PY) -m pytest tests/rigs/test_vm.py
+
+side-by-side: setup-rigs .venv/installed .venv/installed-test ## a systemd service plain and behind rtlaunch, what its manager sees
+	$(PY) -m pytest -q -s tests/rigs/test_side_by_side.py
 
 test-all: setup-test setup-rigs .venv/installed .venv/installed-test ## all of them, as CI does
 	$(PY) -m pytest
