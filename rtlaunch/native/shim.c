@@ -73,6 +73,8 @@ struct passed_descriptor {
     int fd;
 };
 
+#define PASSED_BYTES (offsetof(struct passed_descriptor, fd) + sizeof(int))
+
 /* What clock_gettime has everywhere; since boot, it is no matter that a long is small somewhere. */
 struct time {
     long seconds;
@@ -218,7 +220,7 @@ static long say(int fd, struct rtl_message *message, int passed)
 {
     struct iovec part = {message, sizeof *message};
     struct passed_descriptor control = {
-        offsetof(struct passed_descriptor, fd) + sizeof(int), SOL_SOCKET, SCM_RIGHTS, passed};
+        PASSED_BYTES, SOL_SOCKET, SCM_RIGHTS, passed};
     struct message_header header = {.parts = &part, .part_count = 1};
     long sent;
 
@@ -242,7 +244,7 @@ static uint32_t hear(int fd, struct rtl_message *heard, int *passed)
         .parts = &part, .part_count = 1, .control = &control, .control_bytes = sizeof control};
     long received = sys_recvmsg(fd, &header);
 
-    *passed = header.control_bytes >= offsetof(struct passed_descriptor, padding) ? control.fd : -1;
+    *passed = header.control_bytes >= PASSED_BYTES ? control.fd : -1;
     if (received != (long)sizeof *heard || heard->protocol != RTL_PROTOCOL)
         return 0;
     return heard->kind;
