@@ -33,6 +33,9 @@ HEAD_BYTES = 4096
 # ---- from its proof on
 
 
+# What a name with $LIB in it reaches (docs/decisions/0045).
+BOTH = ("x86_64", "i386")
+
 def follow(supervisor: Supervisor, speaker: Conversation | Injection) -> None:
     """Trace a proven image that leads on to another; Refused where it cannot be traced."""
     handshake, pid = supervisor.handshake, speaker.pid
@@ -145,7 +148,7 @@ def will_announce(pid: int, preload: str, shim: Shim | None) -> bool:
             preload in environ.get("LD_PRELOAD", "").replace(":", " ").split()
             and is_open(pid, environ.get(CHANNEL_VARIABLE, ""))
             and os.path.exists(f"/proc/{pid}/root{preload}")
-            and is_dynamic(pid, shim.machine)
+            and is_dynamic(pid, (shim.machine, *BOTH) if shim.both else (shim.machine,))
             and not is_secure(pid)
         )
     except OSError:
@@ -158,7 +161,7 @@ def is_open(pid: int, variable: str) -> bool:
     return fd >= 0 and os.stat(f"/proc/{pid}/fd/{fd}").st_ino == ino
 
 
-def is_dynamic(pid: int, machine: str) -> bool:
+def is_dynamic(pid: int, machines: tuple[str, ...]) -> bool:
     """Tell whether ``pid`` runs a program for ``machine`` that a loader starts."""
     fd = files.open_read(f"/proc/{pid}/exe")
     try:
@@ -167,7 +170,7 @@ def is_dynamic(pid: int, machine: str) -> bool:
         elf = read_elf(head, lambda offset, size: files.read_at(fd, offset, size), host)
     finally:
         os.close(fd)
-    return isinstance(elf, Elf) and elf.dynamic and elf.machine == machine
+    return isinstance(elf, Elf) and elf.dynamic and elf.machine in machines
 
 
 def is_secure(pid: int) -> bool:
