@@ -7,7 +7,8 @@ SOURCES := $(shell find rtlaunch -type f ! -name '*.pyc' ! -name '*.so') $(wildc
 export PYTHON
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rigs test-all test-unit side-by-side lint lint-ruff lint-mypy lint-imports matrix bench mutants clean
+.PHONY: help demo test test-rigs test-vm test-all test-unit side-by-side
+.PHONY: lint lint-ruff lint-mypy lint-imports matrix bench mutants differential clean
 .PHONY: setup-demo setup-test setup-rigs setup-lint setup-bench
 
 help: ## say what can be made
@@ -22,6 +23,9 @@ test: setup-test .venv/installed .venv/installed-test ## all tests but the rigs,
 
 test-rigs: setup-rigs .venv/installed .venv/installed-test ## the tests in a real systemd, container, cluster
 	$(PY) -m pytest tests/rigs
+
+test-vm: setup-rigs .venv/installed .venv/installed-test ## of these, the ones in a virtual machine, under another kernel
+	$(PY) -m pytest tests/rigs/test_vm.py
 
 side-by-side: setup-rigs .venv/installed .venv/installed-test ## a systemd service plain and behind rtlaunch, what its manager sees
 	$(PY) -m pytest -q -s tests/rigs/test_side_by_side.py
@@ -54,9 +58,12 @@ bench: setup-bench .venv/installed ## the budgets, measured; fails over one
 mutants: setup-test .venv/installed .venv/installed-test ## break the code on purpose; each break must be seen by a test
 	$(PY) tests/mutants.py
 
+differential: setup-test .venv/installed .venv/installed-test ## a million made files, judged by us and by execve; COUNT=N
+	$(PY) -m tests.kernel.differential $(COUNT)
+
 clean: ## remove all that was made here
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	rm -f rtlaunch/native/*.so
+	rm -rf rtlaunch/native/*.so rtlaunch/native/merged rtlaunch/native/split
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup-demo setup-test setup-rigs setup-lint setup-bench: setup-%:

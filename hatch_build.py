@@ -68,7 +68,28 @@ STUB = ["-static", "-fno-pic", "-no-pie"]
 # A target built with these stays as hard as it was; without the mark the loader turns them off.
 MACHINES = {
     "x86_64": ["-fcf-protection=full"],
+    "i386": ["-fcf-protection=full"],
     "aarch64": ["-mbranch-protection=standard"],
+}
+
+# What else a machine's kernel runs, and what makes its compiler compile for that.
+COMPANIONS = {"x86_64": ("i386", "-m32")}
+
+# In LD_PRELOAD a loader of glibc puts its own folder for $LIB, and so finds the guests of its own
+# class (docs/decisions/0045). One that knows no $LIB, musl's, opens the folder of that very name;
+# and "" is what a shell makes of it that is given LD_PRELOAD's value as part of a script.
+# tree: {folder: machine}; in which of them a system's loaders look is seen when they are used.
+TREES = {
+    "split": {
+        "": "x86_64",
+        "$LIB": "x86_64",
+        "lib64": "x86_64",
+        "lib/x86_64-linux-gnu": "x86_64",
+        "lib": "i386",
+        "lib32": "i386",
+        "lib/i386-linux-gnu": "i386",
+    },
+    "merged": {"": "x86_64", "$LIB": "x86_64", "lib": "x86_64", "lib32": "i386"},
 }
 
 # What a launch imports, in the order of the story: all that these need is packed, and each group is
@@ -120,14 +141,36 @@ def compiler() -> list[str]:
 
 def machine(cc: list[str]) -> str:
     """Return the machine that ``cc`` compiles for; BuildError where there is no header for it."""
-    told = subprocess.run([*cc, "-dumpmachine"], check=True, capture_output=True, text=True)
+    plain = without_companion(cc)  # -dumpmachine does not look at it
+    told = subprocess.run([*plain, "-dumpmachine"], check=True, capture_output=True, text=True)
     name = told.stdout.partition("-")[0]
+    other, flag = COMPANIONS.get(name, ("", ""))
+    if flag in cc:
+        name = other
     if name not in MACHINES:
         raise BuildError(
             f"{shlex.join(cc)} compiles for {name}; there is native code for {', '.join(MACHINES)}"
             f" (a port is one header: rtlaunch/native/arch_{name}.h)"
         )
     return name
+
+
+def without_companion(cc: list[str]) -> list[str]:
+    """Return the compiler's command as it compiles for its own machine."""
+    flags = {flag for _, flag in COMPANIONS.values()}
+    return [word for word in cc if word not in flags]
+
+
+def kernel_headers(cc: list[str]) -> list[str]:
+    """Return where a companion finds the kernel's headers, which serve both classes.
+
+    Debian has them in the folder of the compiler's own machine alone (GCC's -print-multiarch).
+    """
+    plain = without_companion(cc)
+    if plain == cc:
+        return []
+    told = subprocess.run([*plain, "-print-multiarch"], capture_output=True, text=True, check=False)
+    return [f"-idirafter/usr/include/{told.stdout.strip()}"] if told.stdout.strip() else []
 
 
 def compile_native(
@@ -139,6 +182,7 @@ def compile_native(
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f"{output.name}.{os.getpid()}")
     command = [*cc, *FREESTANDING, *MACHINES[arch], *flags, f'-DARCH_HEADER="arch_{arch}.h"']
+    command += kernel_headers(cc)
     try:
         subprocess.run([*command, str(native / source), "-o", str(unfinished)], check=True)
     except subprocess.CalledProcessError as failed:
@@ -148,13 +192,44 @@ def compile_native(
 
 
 def build_guests(root: Path = ROOT) -> list[Path]:
-    """Compile each guest to where the package looks for it; return their paths."""
+    """Compile each guest to where the package looks for it; return their paths.
+
+    Those of a companion only where the compiler can: what they lack is said, and is no error.
+    """
     cc = compiler()
+    made = build_guests_by(cc, root)
+    _, flag = COMPANIONS.get(machine(cc), ("", ""))
+    if not flag:
+        return made
+    try:
+        made += build_guests_by([*cc, flag], root)
+    except BuildError as error:
+        print(f"{error}; 32-bit programs will be locked by ptrace", file=sys.stderr)
+        return made
+    return made + build_trees(root)
+
+
+def build_guests_by(cc: list[str], root: Path) -> list[Path]:
+    """Compile each guest by this compiler."""
     native, name = root / "rtlaunch" / "native", machine(cc)
     return [
         compile_native(cc, source, flags, native / f"rtlaunch-{guest}-{name}.so", root)
         for guest, (source, flags) in GUESTS.items()
     ]
+
+
+def build_trees(root: Path) -> list[Path]:
+    """Copy the guests to where each loader finds its own; a wheel has no links."""
+    native = root / "rtlaunch" / "native"
+    made = []
+    for tree, folders in TREES.items():
+        for folder, name in folders.items():
+            for guest in GUESTS:
+                copy = native / tree / folder / f"rtlaunch-{guest}.so"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(native / f"rtlaunch-{guest}-{name}.so", copy)
+                made.append(copy)
+    return made
 
 
 def build_scripts(root: Path = ROOT) -> dict[str, str]:

@@ -50,6 +50,11 @@ has_library() {
     [ -e "$1" ]
 }
 
+# A C library for i386, and what links with it.
+makes_32_bit() {
+    echo 'int main(void) { return 0; }' | cc -m32 -x c - -o /dev/null 2>/dev/null
+}
+
 has_python_headers() {
     "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
 }
@@ -106,6 +111,8 @@ needed_to_test() {
         need gcc-aarch64-linux-gnu has_command aarch64-linux-gnu-gcc
         need libc6-dev-arm64-cross test -e /usr/aarch64-linux-gnu/include/stdio.h
         need qemu-user has_command qemu-aarch64
+        # Not gcc-multilib, which apt cannot install beside the cross compiler.
+        need "gcc-$(cc -dumpversion | cut -d. -f1)-multilib" makes_32_bit
     fi
 }
 
@@ -119,6 +126,10 @@ needed_to_rig() {
     need runc has_command runc
     need catatonit has_command catatonit
     need tini has_command tini
+    if [ "$(uname -m)" = x86_64 ]; then
+        need qemu-system-x86 has_command qemu-system-x86_64
+        need e2fsprogs has_command mke2fs
+    fi
 }
 
 needed_to_compare() {

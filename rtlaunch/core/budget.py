@@ -50,7 +50,8 @@ class Need(Record):
     ``locked`` and ``resident`` are VmLck and VmRSS. ``charged`` is what
     RLIMIT_MEMLOCK must allow: huge pages are not in VmLck, but mmap and mlockall
     hold them against the limit (mlock_future_ok; total_vm). ``fresh`` is what the
-    kernel must find new pages for, ``mapped`` what strict overcommit counts.
+    kernel must find new pages for, ``mapped`` what strict overcommit counts; ``bss`` is what of
+    both is the program's own.
     """
 
     source: str
@@ -62,6 +63,7 @@ class Need(Record):
     charged: int = 0
     fresh: int = 0
     mapped: int = 0
+    bss: int = 0
 
 
 class Room(Record):
@@ -125,6 +127,12 @@ def program_bytes(facts: Facts) -> int:
     return program.elf.load_bytes if program and program.elf else 0
 
 
+def bss_bytes(facts: Facts) -> int:
+    """Return what of the program's segments is new memory, whatever is in the page cache."""
+    program = facts.target.program
+    return program.elf.bss_bytes if program and program.elf else 0
+
+
 def is_reached(facts: Facts) -> bool:
     """Tell whether the shim gets into the program: what is not reached is not locked."""
     program = facts.target.program
@@ -142,7 +150,8 @@ def predict(
     stack = options.prefault_stack if reached else 0
     if stack_limit != UNLIMITED:
         stack = min(stack, stack_limit)
-    least = least_need(options if reached else None, program_bytes(facts), stack)
+    bss = bss_bytes(facts)
+    least = least_need(options if reached else None, program_bytes(facts), stack, bss)
     fitted = options.fitted
     if fitted is None:
         return least
@@ -166,7 +175,7 @@ def predict(
     )
 
 
-def least_need(options: Options | None, program: int, stack: int) -> Need:
+def least_need(options: Options | None, program: int, stack: int, bss: int = 0) -> Need:
     """Return the lower bound for a program; options are None where no shim will be in it.
 
     All of it is mapped before mlockall is called: MCL_FUTURE alone locks none of it.
@@ -177,6 +186,7 @@ def least_need(options: Options | None, program: int, stack: int) -> Need:
     small = 0 if isinstance(options.heap_pages, int) else heap  # huge pages have books of their own
     current, touched = "current" in options.lock, "onfault" not in options.lock
     locked = program + stack + small if current else 0
+    bss = bss if current and touched else 0
     return Need(
         LEAST,
         program,
@@ -185,8 +195,9 @@ def least_need(options: Options | None, program: int, stack: int) -> Need:
         locked,
         (program if current and touched else 0) + stack + small,
         locked + (heap - small if current else 0),
-        stack + small,
-        stack + small,
+        stack + small + bss,
+        stack + small + bss,
+        bss,
     )
 
 

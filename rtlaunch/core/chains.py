@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 SET_IDS = 0o6000
 _S_ISUID, _S_ISGID, _S_IXGRP = 0o4000, 0o2000, 0o010
 _AT_NULL, _AT_SECURE = 0, 23  # getauxval(3)
-_WORD_BYTES = 8
 
 # What a program imports that becomes another one, and what one does that has others beside it.
 EXECS = frozenset(
@@ -70,11 +69,14 @@ def parse_channel(variable: str) -> tuple[int, int, int, int]:
     return fd, dev, ino, pid
 
 
-def is_secure(auxv: bytes) -> bool:
-    """Read AT_SECURE from a 64-bit auxiliary vector; False where there is none."""
+def is_secure(auxv: bytes, word_bytes: int) -> bool:
+    """Read AT_SECURE from an auxiliary vector of words of 8 or 4 bytes; False where there is none.
+
+    /proc/PID/auxv has the words of the image, whoever reads it.
+    """
     words = [
-        int.from_bytes(auxv[at : at + _WORD_BYTES], sys.byteorder)
-        for at in range(0, len(auxv), _WORD_BYTES)
+        int.from_bytes(auxv[at : at + word_bytes], sys.byteorder)
+        for at in range(0, len(auxv), word_bytes)
     ]
     pairs = dict(zip(words[::2], words[1::2], strict=False))
     return bool(pairs.get(_AT_SECURE))

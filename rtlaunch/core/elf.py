@@ -98,7 +98,8 @@ class Elf(Record):
     ``linkage`` is ``dynamic`` (a loader is named), ``static``, ``static-pie`` or
     ``loader`` (position independent, no loader named and not marked as a program:
     ld.so itself, run as a command). ``load_bytes`` is the sum of the segments to
-    map, each rounded out to pages. ``interp`` is None where none is named.
+    map, each rounded out to pages; ``bss_bytes`` is what of it no file holds: zeroed memory.
+    ``interp`` is None where none is named.
     """
 
     cls: int
@@ -110,6 +111,7 @@ class Elf(Record):
     osabi: int
     load_bytes: int
     stack_exec: bool
+    bss_bytes: int = 0
 
     @property
     def dynamic(self) -> bool:
@@ -194,6 +196,7 @@ def read_elf(head: bytes, read_at: ReadAt, host: str, page: int = 4096) -> Elf |
         osabi=head[7],
         load_bytes=sum(_pages(s, page) for s in segments if s.type == _PT_LOAD),
         stack_exec=any(s.type == _PT_GNU_STACK and s.flags & _PF_X for s in segments),
+        bss_bytes=sum(_zeroed(s, page) for s in segments if s.type == _PT_LOAD),
     )
 
 
@@ -287,7 +290,7 @@ def _read_interp(segments: list[_Segment], take: ReadAt) -> bytes | Flaw | None:
     if not 2 <= named.filesz <= PATH_MAX:
         what = f"its loader's path has {named.filesz} bytes"
         return Flaw("PT_INTERP size", ENOEXEC, f"is a damaged ELF file: {what}")
-    if named.offset > OFFSET_MAX:
+    if named.offset + named.filesz > OFFSET_MAX:  # rw_verify_area: where the read would end
         what = f"its loader's path at byte {named.offset}"
         return Flaw("PT_INTERP offset", EINVAL, f"is a damaged ELF file: {what}")
     path = take(named.offset, named.filesz)
@@ -329,6 +332,11 @@ def _until_null(layout: str, raw: bytes) -> Iterator[tuple[int, int]]:
 def _pages(segment: _Segment, page: int) -> int:
     start = segment.vaddr // page * page
     return -(-(segment.vaddr + segment.memsz) // page) * page - start
+
+
+def _zeroed(segment: _Segment, page: int) -> int:
+    held = -(-(segment.vaddr + segment.filesz) // page) * page
+    return max(0, -(-(segment.vaddr + segment.memsz) // page) * page - held)
 
 
 def read_script(head: bytes) -> Script | Flaw | None:

@@ -43,11 +43,12 @@ class Host(Record):
 
 
 class Shim(Record):
-    """The preload object for this machine.
+    """The preload object for the target's machine.
 
     ``path`` is where it lies; ``preload`` is a name for it that LD_PRELOAD can
     carry (no space, no colon), empty when there is none. ``hidden`` is why the
-    user of ``--user`` cannot read it there, "" where that user can.
+    user of ``--user`` cannot read it there, "" where that user can; ``both`` says
+    that a loader of the other word size finds its own shim by that name.
     """
 
     machine: str
@@ -55,6 +56,7 @@ class Shim(Record):
     preload: str
     noexec: bool = False
     hidden: str = ""
+    both: bool = False
 
 
 class Shape(Record):

@@ -193,9 +193,10 @@ def _of_guest(heap_bytes: int, heap: HeapFacts, facts: Facts) -> Iterator[Findin
         yield Finding(
             "heap-short",
             "this installation has no heap guest that LD_PRELOAD can carry: rtlaunch-heap-"
-            f"{facts.host.arch}.so is not there, or its path has a space or colon and no alias",
+            f"{facts.target.machine}.so is not there, or its path has a space or colon and no "
+            "alias",
             why="the guest is what reserves the heap before main()",
-            values={"asked_bytes": heap_bytes, "machine": facts.host.arch},
+            values={"asked_bytes": heap_bytes, "machine": facts.target.machine},
         )
         return
     yield Finding(

@@ -153,8 +153,8 @@ def because(need: Need, with_program: bool = False) -> str:
     """Say in brackets where a need comes from."""
     if need.source == FIT:
         return " (measured by fit)"
-    parts = (("program", need.program if with_program else 0), ("stack", need.stack),
-             ("heap", need.heap))  # fmt: skip
+    own = ("program", need.program) if with_program else ("zeroed data", need.bss)
+    parts = (own, ("stack", need.stack), ("heap", need.heap))
     shown = [f"{name} {format_size(size)}" for name, size in parts if size]
     return f" ({', '.join(shown)})"
 

@@ -72,4 +72,5 @@ def preloaded(options: Options, facts: Facts, way: str) -> str:
     if way != PTRACE:
         return shim.preload
     silent = program is not None and program.elf is not None and not program.elf.dynamic
-    return shim.preload if silent and facts.target.machine == shim.machine else ""
+    fits = shim.both or facts.target.machine == shim.machine
+    return shim.preload if silent and fits else ""

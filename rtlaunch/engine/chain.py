@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rtlaunch.engine.supervise import Supervisor
 
 HEAD_BYTES = 4096
+BOTH = ("x86_64", "i386")  # what a name with $LIB in it reaches (docs/decisions/0045)
 
 
 # ---- from its proof on
@@ -146,7 +147,7 @@ def will_announce(pid: int, preload: str, shim: Shim | None) -> bool:
             and is_open(pid, environ.get(CHANNEL_VARIABLE, ""))
             and os.path.exists(f"/proc/{pid}/root{preload}")
             and not is_hidden(pid, shim)
-            and is_dynamic(pid, shim.machine)
+            and is_dynamic(pid, (shim.machine, *BOTH) if shim.both else (shim.machine,))
             and not is_secure(pid)
         )
     except OSError:
@@ -171,8 +172,14 @@ def is_open(pid: int, variable: str) -> bool:
     return fd >= 0 and os.stat(f"/proc/{pid}/fd/{fd}").st_ino == ino
 
 
-def is_dynamic(pid: int, machine: str) -> bool:
-    """Tell whether ``pid`` runs a program for ``machine`` that a loader starts."""
+def is_dynamic(pid: int, machines: tuple[str, ...]) -> bool:
+    """Tell whether ``pid`` runs a program for one of ``machines`` that a loader starts."""
+    elf = running(pid)
+    return elf is not None and elf.dynamic and elf.machine in machines
+
+
+def running(pid: int) -> Elf | None:
+    """Return what the ELF header of the program of ``pid`` says; None where it is none of ours."""
     fd = files.open_read(f"/proc/{pid}/exe")
     try:
         head = files.read_at(fd, 0, HEAD_BYTES)
@@ -180,12 +187,13 @@ def is_dynamic(pid: int, machine: str) -> bool:
         elf = read_elf(head, lambda offset, size: files.read_at(fd, offset, size), host)
     finally:
         os.close(fd)
-    return isinstance(elf, Elf) and elf.dynamic and elf.machine == machine
+    return elf if isinstance(elf, Elf) else None
 
 
 def is_secure(pid: int) -> bool:
     """Tell whether the kernel marked the execution as secure (AT_SECURE); True if unknown."""
     try:
-        return chains.is_secure(proc.read_bytes(pid, "auxv"))
+        elf = running(pid)
+        return chains.is_secure(proc.read_bytes(pid, "auxv"), 4 if elf and elf.cls == 32 else 8)
     except OSError:
         return True

@@ -27,14 +27,12 @@ KIB = 1024
 TUNABLES, HUGETLB = b"glibc.malloc.top_pad", b"glibc.malloc.hugetlb"
 
 
-def read(
-    options: Options, target: Target, machine: str, environ: Mapping[str, str]
-) -> HeapFacts | None:
+def read(options: Options, target: Target, environ: Mapping[str, str]) -> HeapFacts | None:
     """Return the facts; None where no program would run."""
     program = target.program
     if program is None or program.elf is None:
         return None
-    image = read_file(program.path)
+    image, machine = read_file(program.path), program.elf.machine
     loader = os.fsdecode(program.elf.interp or b"") or program.path
     settings = image if program.elf.interp is None else read_file(loader)
     allocator, evidence = find_allocator(program, image, environ)

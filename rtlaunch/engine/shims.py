@@ -1,9 +1,12 @@
-"""Where the shim lies, and a name for it that LD_PRELOAD can carry.
+"""Which shim a target gets, where it lies, and a name for it that LD_PRELOAD can carry.
 
 ld.so splits LD_PRELOAD at spaces and colons, and an installation may lie under
 a path with either. Then a symbolic link in the state directory stands for it:
 one for each installation, not for each launch, so that programs that outlive
 their launcher find it still.
+
+Where programs of both word sizes can run, the name has $LIB in it, for which
+each loader puts the folder of its own class (docs/decisions/0045).
 """
 
 from __future__ import annotations
@@ -18,20 +21,45 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rtlaunch.core.facts import Account
+    from rtlaunch.core.target import Target
 
 NATIVE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "native")
 SEPARATORS = (" ", ":")  # ld.so(8)
 OTHERS_MAY_WRITE = 0o022
+LOADER_32 = "/lib/ld-linux.so.2"  # the name that the i386 ABI gives glibc's loader
+MUSL = b"/ld-musl-"
 
 
-def find(machine: str, environ: Mapping[str, str]) -> Shim | None:
-    """Return the shim for ``machine`` (as uname has it), or None if there is none."""
-    path = os.path.join(NATIVE, f"rtlaunch-shim-{machine}.so")
+def choose(
+    host: str, target: Target, environ: Mapping[str, str]
+) -> tuple[Shim | None, frozenset[str]]:
+    """Return the shim for ``target``, and the machines of host and target that there is one for.
+
+    A dynamic program takes its own machine's. A static one passes it on, and takes the host's.
+    """
+    own = find(host, environ)
+    program, machines = target.program, {host} if own else set()
+    if program is None or program.elf is None or program.elf.machine == host:
+        return own, frozenset(machines)
+    musl = MUSL in (program.elf.interp or b"")  # it would find the host's under $LIB
+    theirs = find(program.elf.machine, environ, plain=musl)
+    if theirs:
+        machines.add(theirs.machine)
+    return theirs if theirs and program.elf.dynamic else own, frozenset(machines)
+
+
+def find(machine: str, environ: Mapping[str, str], plain: bool = False) -> Shim | None:
+    """Return the shim for ``machine`` (as uname has it), or None if there is none.
+
+    ``plain`` asks for the very file, where a loader would not find it by $LIB.
+    """
+    path = path_of("shim", machine)
     try:
         noexec = bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
     except OSError:
         return None
-    return Shim(machine, path, preloadable(path, environ), noexec)
+    name = preloadable(path, environ) if plain else named("shim", path, environ)
+    return Shim(machine, path, name, noexec, both=not plain and bool(tree()))
 
 
 def for_account(shim: Shim, account: Account) -> Shim:
@@ -44,7 +72,28 @@ def for_account(shim: Shim, account: Account) -> Shim:
 def guest(name: str, machine: str, environ: Mapping[str, str]) -> str:
     """Return another guest as LD_PRELOAD can carry it; "" where there is none, or no way to."""
     path = path_of(name, machine)
-    return preloadable(path, environ) if os.path.exists(path) else ""
+    return named(name, path, environ) if os.path.exists(path) else ""
+
+
+def named(guest_name: str, path: str, environ: Mapping[str, str]) -> str:
+    """Return a name that each loader finds its own guest by, else that of the file at ``path``."""
+    folder = tree()
+    if not folder:
+        return preloadable(path, environ)
+    folder = preloadable(folder, environ)
+    return f"{folder}/$LIB/rtlaunch-{guest_name}.so" if folder else ""
+
+
+def tree() -> str:
+    """Return the folder whose $LIB leads each loader to its own class; "" for no such need.
+
+    Which one it is: where /lib64 is /lib (Arch), $LIB of 64 bits is lib, else that of 32 may be.
+    """
+    if not os.path.exists(LOADER_32):
+        return ""
+    merged = os.path.realpath("/lib64") == os.path.realpath("/lib")
+    folder = os.path.join(NATIVE, "merged" if merged else "split")
+    return folder if os.path.isdir(folder) else ""
 
 
 def path_of(name: str, machine: str) -> str:
@@ -90,7 +139,8 @@ def alias(path: str, environ: Mapping[str, str]) -> str:
         return ""
     folder = os.path.abspath(folder)  # the target may go elsewhere before it exec()s again
     found = os.stat(path)
-    link = os.path.join(folder, f"shim-{found.st_dev:x}-{found.st_ino:x}.so")
+    tail = os.path.splitext(path)[1]
+    link = os.path.join(folder, f"shim-{found.st_dev:x}-{found.st_ino:x}{tail}")
     try:
         if not os.path.isdir(folder):
             os.makedirs(folder, exist_ok=True)

@@ -33,7 +33,7 @@ BUSY_STATES = "TtD"
 
 
 def runs_without_shim(pid: int, shim_path: str) -> bool:
-    """Tell whether ``pid`` has exec()ed, runs, and has no shim mapped.
+    """Tell whether ``pid`` has exec()ed, runs, and has nothing mapped from the shim's folder.
 
     False where it cannot be seen, and while the loader may still come to it.
     """
@@ -43,11 +43,11 @@ def runs_without_shim(pid: int, shim_path: str) -> bool:
         same_image = os.readlink(f"/proc/{pid}/exe") == os.readlink("/proc/self/exe")
     except OSError:
         return False
-    shim = os.path.realpath(shim_path)
+    folder = os.path.dirname(os.path.realpath(shim_path)) + "/"
     return (
         not same_image
         and state not in BUSY_STATES
-        and not any(mapping.path == shim for mapping in mappings)
+        and not any(mapping.path.startswith(folder) for mapping in mappings)
     )
 
 

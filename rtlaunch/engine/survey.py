@@ -45,11 +45,11 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
     who = read_credentials(read_securebits() if changes_who else 0)
     account = look_up_account(options)
     machine = host_machine(host.arch, 64 if sys.maxsize >> 32 else 32)
-    shim = shims.find(machine, environ)
+    target = classify.classify(tuple(command), environ.get("PATH"), account)
+    shim, machines = shims.choose(machine, target, environ)
     if shim and account:
         shim = shims.for_account(shim, account)
-    target = classify.classify(tuple(command), environ.get("PATH"), account)
-    reach = Reach(machine, frozenset((shim.machine,)) if shim else frozenset(), reads_any(who))
+    reach = Reach(machine, machines, reads_any(who))
     return Facts(
         host=host,
         who=who,
@@ -66,7 +66,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
         shape=read_shape(options),
         hugepages=read_hugepages(options, environ),
         memory=memory.read_memory(),
-        heap=read_heap(options, target, machine, environ),
+        heap=read_heap(options, target, environ),
         no_realtime=read_no_realtime(options),
         notify_error=read_notify_error(environ) if options.notify else "",
         **read_surroundings(options, host, environ),
@@ -135,14 +135,14 @@ def read_hugepages(options: Options, environ: Mapping[str, str]) -> HugeFacts | 
 
 
 def read_heap(
-    options: Options, target: Target, machine: str, environ: Mapping[str, str]
+    options: Options, target: Target, environ: Mapping[str, str]
 ) -> HeapFacts | None:
     """Return what a heap is decided on; None where no option asks for one."""
     if options.heap is None and options.arenas is None and options.heap_pages == "inherit":
         return None
     from rtlaunch.engine import heap
 
-    return heap.read(options, target, machine, environ)
+    return heap.read(options, target, environ)
 
 
 def read_shape(options: Options) -> Shape | None:

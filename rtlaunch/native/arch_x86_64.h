@@ -11,6 +11,7 @@
 #include <asm/unistd.h>
 
 typedef struct stat arch_stat;
+#define ARCH_NR_FSTAT __NR_fstat
 
 /* Make a system call; returns what the kernel returns, -errno where it fails. syscall(2), entry_64.S. */
 static inline long arch_syscall(long number, long a, long b, long c, long d, long e, long f)

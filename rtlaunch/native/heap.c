@@ -63,21 +63,29 @@ static void populate(uint64_t start, uint64_t bytes)
     if (arch_syscall(__NR_madvise, (long)page, (long)(end - page), MADV_POPULATE_WRITE, 0, 0, 0) == 0)
         return;
     for (uint64_t at = start; at < end; at = (at & PAGE_MASK) + SMALLEST_PAGE)
-        *(volatile char *)at = 0;
+        *(volatile char *)(uintptr_t)at = 0;
+}
+
+/* Take so many bytes from malloc, none where no address space has so many; NULL for nothing. */
+static void *take(uint64_t bytes)
+{
+    size_t size = (size_t)bytes;
+
+    return size && size == bytes ? malloc(size) : NULL;
 }
 
 /* Take `first` bytes and then the rest, so that the first huge page, which malloc also keeps its own data in,
  * counts as part of the heap. What malloc refuses is not there, and the launcher sees that. */
 static void reserve(const struct heap *heap)
 {
-    void *first = heap->first ? malloc(heap->first) : NULL;
-    void *rest = heap->bytes ? malloc(heap->bytes) : NULL;
+    void *first = take(heap->first);
+    void *rest = take(heap->bytes);
 
     if (heap->flags & RTL_HEAP_POPULATE) {
         if (first)
-            populate((uint64_t)first, heap->first);
+            populate((uintptr_t)first, heap->first);
         if (rest)
-            populate((uint64_t)rest, heap->bytes);
+            populate((uintptr_t)rest, heap->bytes);
     }
     free(rest);
     free(first);

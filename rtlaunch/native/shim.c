@@ -23,7 +23,6 @@
 #include <linux/fcntl.h>
 #include <linux/prctl.h>
 #include <linux/resource.h>
-#include <linux/time_types.h>
 #include <linux/uio.h>
 
 #include ARCH_HEADER
@@ -56,7 +55,8 @@
 #define NEAR 8
 #define LEAST 3 /* what standard streams leave */
 
-/* struct user_msghdr and struct cmsghdr, include/linux/socket.h. */
+/* struct user_msghdr and struct cmsghdr, include/linux/socket.h. Behind the descriptor is what alignment adds
+ * for a long, and nothing else: a kernel that finds more takes it for another header (net/compat.c). */
 struct message_header {
     void *name;
     int name_bytes;
@@ -68,11 +68,18 @@ struct message_header {
 };
 
 struct passed_descriptor {
-    size_t bytes; /* of the header and the descriptor, without the padding */
+    size_t bytes; /* of the header and the descriptor */
     int level;
     int type;
     int fd;
-    int padding;
+};
+
+#define PASSED_BYTES (offsetof(struct passed_descriptor, fd) + sizeof(int))
+
+/* What clock_gettime has everywhere; since boot, it is no matter that a long is small somewhere. */
+struct time {
+    long seconds;
+    long nanoseconds;
 };
 
 struct channel {
@@ -94,7 +101,7 @@ static long sys_getpid(void)
 
 static long sys_fstat(int fd, arch_stat *found)
 {
-    return arch_syscall(__NR_fstat, fd, (long)found, 0, 0, 0, 0);
+    return arch_syscall(ARCH_NR_FSTAT, fd, (long)found, 0, 0, 0, 0);
 }
 
 static long sys_close(int fd)
@@ -161,10 +168,10 @@ static int sys_prctl_get_pdeathsig(void)
 
 static uint64_t sys_clock_monotonic_ns(void)
 {
-    struct __kernel_timespec now = {0, 0};
+    struct time now = {0, 0};
 
     arch_syscall(__NR_clock_gettime, CLOCK_MONOTONIC, (long)&now, 0, 0, 0, 0);
-    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.seconds * 1000000000U + (uint64_t)now.nanoseconds;
 }
 
 __attribute__((noreturn)) static void refuse(void)
@@ -214,7 +221,7 @@ static long say(int fd, struct rtl_message *message, int passed)
 {
     struct iovec part = {message, sizeof *message};
     struct passed_descriptor control = {
-        .bytes = offsetof(struct passed_descriptor, padding), .level = SOL_SOCKET, .type = SCM_RIGHTS, .fd = passed};
+        PASSED_BYTES, SOL_SOCKET, SCM_RIGHTS, passed};
     struct message_header header = {.parts = &part, .part_count = 1};
     long sent;
 
@@ -238,7 +245,7 @@ static uint32_t hear(int fd, struct rtl_message *heard, int *passed)
         .parts = &part, .part_count = 1, .control = &control, .control_bytes = sizeof control};
     long received = sys_recvmsg(fd, &header);
 
-    *passed = header.control_bytes >= offsetof(struct passed_descriptor, padding) ? control.fd : -1;
+    *passed = header.control_bytes >= PASSED_BYTES ? control.fd : -1;
     if (received != (long)sizeof *heard || heard->protocol != RTL_PROTOCOL)
         return 0;
     return heard->kind;

@@ -14,8 +14,8 @@ from tests.installs import ROOT, environment
 
 SCRIPT = ROOT / "tools" / "setup.sh"
 GOALS = [
-    "demo", "test", "test-rigs", "side-by-side", "test-all", "test-unit", "lint", "matrix",
-    "bench", "mutants", "clean",
+    "demo", "test", "test-rigs", "test-vm", "side-by-side", "test-all", "test-unit", "lint",
+    "matrix", "bench", "mutants", "differential", "clean",
 ]  # fmt: skip
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 

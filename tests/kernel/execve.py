@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 PTRACE_TRACEME = 0
+AT_SECURE = 23
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 MS_NOSUID, MS_NOEXEC, MS_REC_PRIVATE = 2, 8, 0x4000 | 0x40000
@@ -34,13 +36,15 @@ class Verdict:
     """What execve did: refused by ``errno``, or accepted: the file that runs, and its argv.
 
     ``mapped_bytes`` is what the kernel mapped of the program itself and a loader.
-    ``killed`` is the signal that ended it where it was too broken to stop.
+    ``secure`` is AT_SECURE: its loader drops LD_PRELOAD. ``killed`` is the signal
+    that ended it where it was too broken to stop.
     """
 
     errno: int = 0
     program: str = ""
     argv: tuple[str, ...] = ()
     mapped_bytes: int = 0
+    secure: bool = False
     killed: int = 0
 
 
@@ -64,7 +68,9 @@ def offer(
         refused = pipe.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSTOPPED(status):
-        verdict = _what_stands(child)
+        stopped_by = os.WSTOPSIG(status)  # else it was committed to, and could not be mapped
+        trapped = stopped_by == signal.SIGTRAP
+        verdict = _what_stands(child) if trapped else Verdict(killed=stopped_by)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         return verdict
@@ -82,9 +88,9 @@ def _exec_traced(
 ) -> None:
     outcome: object = None
     try:
+        call("ptrace", PTRACE_TRACEME, 0, 0, 0)  # before: the tracer counts as who we are now
         if become:
             become()
-        call("ptrace", PTRACE_TRACEME, 0, 0, 0)
         words = (ctypes.c_char_p * (len(argv) + 1))(*[os.fsencode(word) for word in argv], None)
         if path is None:
             libc.execvp(words[0], words)
@@ -103,7 +109,16 @@ def _what_stands(pid: int) -> Verdict:
         program=os.readlink(f"/proc/{pid}/exe"),
         argv=tuple(os.fsdecode(word) for word in raw.split(b"\0")[:-1]),
         mapped_bytes=sum(_sizes(Path(f"/proc/{pid}/maps").read_text())),
+        secure=_auxiliary(pid).get(AT_SECURE, 0) != 0,
     )
+
+
+def _auxiliary(pid: int) -> dict[int, int]:
+    """Read the auxiliary vector, in the words of the program's own class."""
+    with open(f"/proc/{pid}/exe", "rb") as file:
+        word = "Q" if file.read(5)[4] == 2 else "I"
+    raw = Path(f"/proc/{pid}/auxv").read_bytes()
+    return dict(struct.iter_unpack(f"={word}{word}", raw))
 
 
 def _sizes(maps: str) -> Iterator[int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import installs
+from tests.skips import skip
 
 ROOT = installs.ROOT
 VARIABLES = {
@@ -95,7 +96,37 @@ def test_wheel_has_the_native_files_and_no_source_of_them(wheel: Path) -> None:
     native = {name for name in names if name.startswith("rtlaunch/native/")}
     assert scripts == {"rtlaunch", "rtlaunch-python"}
     guests = ("shim", "heap", "standalone")
-    assert native == {f"rtlaunch/native/rtlaunch-{guest}-{machine()}.so" for guest in guests}
+    own = {f"rtlaunch/native/rtlaunch-{guest}-{machine()}.so" for guest in guests}
+    other = {name for name in native if "/split/" in name or "/merged/" in name or "i386" in name}
+    assert native - other == own
+    assert not other or {name for name in other if Path(name).parent.name == "native"} == {
+        f"rtlaunch/native/rtlaunch-{guest}-i386.so" for guest in guests
+    }
+
+
+def test_each_loader_finds_the_guest_of_its_class(wheel: Path) -> None:
+    """Under each folder that a loader can put for $LIB lies a copy of the one for its machine."""
+    with zipfile.ZipFile(wheel) as packed:
+        names = [name for name in packed.namelist() if "/split/" in name or "/merged/" in name]
+        if not names:
+            skip("no-32-bit")
+        for name in names:
+            folder = Path(name).parent
+            small = folder.name in ("lib32", "i386-linux-gnu") or name.count("/split/lib/r")
+            other = f"{Path(name).stem}-{'i386' if small else 'x86_64'}.so"
+            assert packed.read(name) == packed.read(f"rtlaunch/native/{other}")
+
+
+def test_a_compiler_without_32_bits_builds_the_rest(tmp_path: Path) -> None:
+    """It is no error, and nothing of i386 is made."""
+    folder = installs.copy_checkout(tmp_path / "checkout")
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\ncase " $* " in *" -m32 "*) exit 1 ;; esac\nexec cc "$@"\n')
+    compiler.chmod(0o755)
+    done = build_with(str(compiler), folder)
+    assert done.returncode == 0
+    assert "i386" not in done.stdout and "split" not in done.stdout
+    assert done.stdout.count(f"-{machine()}.so") == 3
 
 
 def test_wheel_has_the_profiles(wheel: Path) -> None:
@@ -128,7 +159,7 @@ def test_unknown_machine_is_one_line(tmp_path: Path) -> None:
     compiler.chmod(0o755)
     done = build_with(str(compiler), checkout)
     assert done.returncode != 0
-    assert "compiles for riscv64; there is native code for x86_64, aarch64" in done.stderr
+    assert "compiles for riscv64; there is native code for x86_64, i386, aarch64" in done.stderr
 
 
 def build_with(cc: str, checkout: Path) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 # machine: the compilers to be had for it, the machine's own first, and what runs its programs
 COMPILERS = {
     "x86_64": (["cc"], ["x86_64-linux-gnu-gcc"]),
+    "i386": (["cc", "-m32"], ["x86_64-linux-gnu-gcc", "-m32"]),
     "aarch64": (["cc"], ["aarch64-linux-gnu-gcc"]),
 }
 EMULATOR = "qemu-aarch64 -L /usr/aarch64-linux-gnu"
@@ -47,12 +48,22 @@ def own_machine(build: ModuleType) -> str:
     return str(build.machine(["cc"]))
 
 
+def can_make(build: ModuleType, command: list[str], machine: str) -> bool:
+    """Tell whether a compiler is there and is one for ``machine``."""
+    if not shutil.which(command[0]):
+        return False
+    try:
+        return bool(build.machine(command) == machine)
+    except build.BuildError:
+        return False
+
+
 def compiler_for(build: ModuleType, machine: str) -> list[str]:
     """Return a compiler for ``machine``, or skip."""
     for command in COMPILERS[machine]:
-        if shutil.which(command[0]) and build.machine(command) == machine:
+        if can_make(build, command, machine):
             return command
-    skip("no-cross-compiler")
+    skip("no-32-bit" if machine == "i386" else "no-cross-compiler")
 
 
 @pytest.fixture(scope="session", params=sorted(COMPILERS))
@@ -79,8 +90,12 @@ def any_shim(build: ModuleType, machine: str, cc: list[str], workspace: Path) ->
 
 
 @pytest.fixture(scope="session")
-def any_stub(build: ModuleType, machine: str, cc: list[str], workspace: Path) -> Path:
-    """The entry stub for ``machine``."""
+def any_stub(
+    build: ModuleType, machine: str, own_machine: str, cc: list[str], workspace: Path
+) -> Path:
+    """The entry stub for ``machine``; a companion has none of its own."""
+    if machine in [name for name, _ in build.COMPANIONS.values()]:
+        machine, cc = own_machine, [word for word in cc if word != "-m32"]
     made: Path = build.compile_native(cc, "stub.c", build.STUB, workspace / f"stub-{machine}")
     return made
 

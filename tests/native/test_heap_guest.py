@@ -56,7 +56,7 @@ def test_heap_guest_has_two_segments_and_none_writable_and_executable(guest: Pat
 def test_heap_guest_has_one_constructor_and_no_destructor(guest: Path) -> None:
     """What the loader calls is one function before main(), and nothing at exit."""
     tags = dynamic_tags(guest)
-    assert tags["DT_INIT_ARRAYSZ"] == [8]
+    assert tags["DT_INIT_ARRAYSZ"] in ([4], [8])  # one pointer
     assert not {"DT_INIT", "DT_FINI", "DT_FINI_ARRAY", "DT_PREINIT_ARRAY"} & set(tags)
 
 

@@ -88,7 +88,9 @@ def test_shim_is_never_writable_and_executable(any_shim: Path) -> None:
 def test_shim_runs_one_constructor_and_no_destructor(any_shim: Path) -> None:
     """What the loader calls is one function before main(), and nothing at exit."""
     tags = dynamic_tags(any_shim)
-    assert tags["DT_INIT_ARRAYSZ"] == [8]
+    with any_shim.open("rb") as stream:
+        pointer_bytes = ELFFile(stream).elfclass // 8
+    assert tags["DT_INIT_ARRAYSZ"] == [pointer_bytes]
     assert not {"DT_INIT", "DT_FINI", "DT_FINI_ARRAY", "DT_PREINIT_ARRAY"} & set(tags)
 
 
@@ -116,6 +118,7 @@ def test_shim_compiles_without_a_warning(
 
 def test_stub_compiles_without_a_warning(build: ModuleType, cc: list[str], tmp_path: Path) -> None:
     """The stub is clean under every warning that we know of."""
+    cc = [word for word in cc if word != "-m32"]  # it is the launcher's, and so of its machine
     assert build.compile_native(cc, "stub.c", [*build.STUB, *STRICT], tmp_path / "stub").exists()
 
 

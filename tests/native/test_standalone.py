@@ -272,7 +272,7 @@ def test_guest_has_two_segments_and_one_constructor(any_guest: Path) -> None:
     assert not [flags for flags in loaded if flags & PF_W and flags & PF_X]
     assert "PT_GNU_RELRO" not in [kind for kind, _ in found]
     assert [flags & PF_X for kind, flags in found if kind == "PT_GNU_STACK"] == [0]
-    assert tags["DT_INIT_ARRAYSZ"] == [8]
+    assert tags["DT_INIT_ARRAYSZ"] in ([4], [8])
     assert not {"DT_INIT", "DT_FINI", "DT_FINI_ARRAY", "DT_PREINIT_ARRAY", "DT_TEXTREL"} & set(tags)
 
 

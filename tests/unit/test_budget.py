@@ -206,6 +206,18 @@ def test_a_large_binary_is_no_reason_to_refuse():
     assert budget_findings(options(), within(replace(TIGHT, limit=25 * MIB))) == []
 
 
+def test_zeroed_data_is_new_memory_in_any_case():
+    """No file holds it, so no cache has it: a program of 50 MiB of .bss does not go into 40."""
+    target = facts().target
+    image = target.images[0]
+    large = replace(image, elf=replace(image.elf, bss_bytes=50 * MIB))
+    known = within(TIGHT, target=replace(target, images=(large,)))
+    (finding,) = budget_findings(options(), known)
+    assert finding.code == "cgroup-budget"
+    assert "at least 50.5 MiB of memory (zeroed data 50 MiB, stack 512 KiB)" in finding.what
+    assert budget_findings(options(lock="current,onfault"), known) == []
+
+
 def test_the_tightest_group_counts():
     """A limit may stand at any level above us."""
     groups = (CgroupLimit("/a/b", GIB, 0), CgroupLimit("/a", 64 * MIB, 0))

@@ -140,6 +140,12 @@ def test_load_bytes_are_rounded_out_to_pages() -> None:
     assert good(elf_file(segments)).load_bytes == 4 * 4096
 
 
+def test_what_no_file_holds_is_counted_apart() -> None:
+    """Zeroed memory begins with the page after the file's last one."""
+    segments = ((LOAD, 6, 0, 0x1000, 0x10, 0x1001), (LOAD, 6, 0, 0x9000, 0x1000, 0x1000))
+    assert good(elf_file(segments)).bss_bytes == 4096
+
+
 @pytest.mark.parametrize(("flags", "executable"), [(7, True), (6, False)])
 def test_an_executable_stack_is_seen(flags: int, executable: bool) -> None:
     """PT_GNU_STACK with PF_X."""
@@ -205,6 +211,7 @@ def test_headers_beyond_the_first_page_are_read_where_they_are() -> None:
         (elf_file(((INTERP, 4, 0, 0, 4097, 0),), bytes(5000)), "PT_INTERP size", errno.ENOEXEC),
         (elf_file(((INTERP, 4, AFTER, 0, 9, 9),), b"/ld\0"), "PT_INTERP offset", errno.EIO),
         (elf_file(((INTERP, 4, 1 << 63, 0, 9, 9),)), "PT_INTERP offset", errno.EINVAL),
+        (elf_file(((INTERP, 4, (1 << 63) - 9, 0, 9, 9),)), "PT_INTERP offset", errno.EINVAL),
         (elf_file(((INTERP, 4, AFTER, 0, 3, 3),), b"/ld\0"), "PT_INTERP end", errno.ENOEXEC),
     ],
 )

@@ -93,8 +93,10 @@ def test_a_variable_of_no_sense_names_no_channel(variable: str) -> None:
 
 
 def test_secure_executions_are_told_by_the_auxiliary_vector() -> None:
-    """AT_SECURE is 23."""
-    words = [6, 4096, 23, 1, 0, 0]
-    vector = b"".join(word.to_bytes(8, "little") for word in words)
-    assert chains.is_secure(vector)
-    assert not chains.is_secure(vector[:16])
+    """AT_SECURE is 23; of a 32-bit image the words have four bytes."""
+    for size in (8, 4):
+        for secure in (1, 0):
+            words = [6, 4096, 23, secure, 25, 0xFFFFD000, 0, 0]
+            vector = b"".join(word.to_bytes(size, "little") for word in words)
+            assert chains.is_secure(vector, size) == bool(secure)
+            assert not chains.is_secure(vector[: 2 * size], size)

@@ -12,6 +12,7 @@ from tests.unit.deciding import ALL, USER, codes, facts, options
 
 X86 = frozenset(("x86_64",))
 PRIVILEGED, PLAIN = Reach("x86_64", X86, True), Reach("x86_64", X86, False)
+TWO = Reach("x86_64", frozenset(("x86_64", "i386")), False)
 CAPS = FileCaps(1 << 13, 0, True)
 
 
@@ -40,6 +41,7 @@ WAYS = {
         "file capabilities",
     ),
     "i386": ({"target": target("i386")}, "ptrace", "word size"),
+    "i386-shim": ({"target": target("i386"), "reach": TWO}, "preload", "honours LD_PRELOAD"),
     "i386-static": ({"target": target("i386", "static")}, "ptrace", "word size"),
 }  # fmt: skip
 
@@ -117,6 +119,13 @@ def test_a_loader_is_not_given_what_it_would_complain_of(linkage, machine):
     """A 32-bit loader says on stderr that it ignores a 64-bit shim."""
     known = facts(target=target(machine, linkage))
     assert way.preloaded(options(), known, way.PTRACE) == ""
+
+
+def test_a_name_for_both_word_sizes_is_passed_on_by_either():
+    """Each loader finds its own under $LIB, and complains of nothing."""
+    shim = Shim("x86_64", "/opt/shim.so", "/opt/$LIB/shim.so", both=True)
+    known = facts(target=target("i386", "static"), shim=shim)
+    assert way.preloaded(options(), known, way.PTRACE) == shim.preload
 
 
 def test_a_shim_that_cannot_be_mapped_is_not_named():
