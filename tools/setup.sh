@@ -119,6 +119,13 @@ needed_to_rig() {
     need runc has_command runc
     need catatonit has_command catatonit
     need tini has_command tini
+    # A cluster of one node.
+    need slurm-wlm has_command slurmctld
+    need slurm-wlm-basic-plugins has_library slurm-wlm/auth_munge.so
+    need munge has_command munged
+    need openmpi-bin has_command mpirun
+    need libopenmpi-dev has_command mpicc
+    need iproute2 has_command ip
 }
 
 needed_to_compare() {

@@ -83,6 +83,14 @@ MEMLOCK: Rows = {
         "in the container's spec:\nsecurityContext:\n  runAsUser: 0\n  capabilities:\n"
         "    add: [IPC_LOCK]\nand let rtlaunch become the user: %(run_user)s",
     ),
+    "slurm": (
+        "Slurm: it gives a task the `ulimit -l` of the shell that submitted it, on whatever host "
+        "(PropagateResourceLimits), and no more than slurmd has",
+        "srun --propagate=NONE %(run)s   # slurmd's own limit; or ulimit -l %(kib)s before srun",
+        "in slurm.conf: PropagateResourceLimitsExcept=MEMLOCK\n"
+        "and on each node a drop-in for slurmd (systemctl edit slurmd):\n"
+        "[Service]\nLimitMEMLOCK=infinity\nthen restart slurmd and slurmctld",
+    ),
     "ci": (
         "the CI runner: the limits of its service, or of the container that it runs the job in",
         "%(allow)s   # if this job tests something else",

@@ -355,7 +355,22 @@ class Supervisor:
         """Tell whether the target is to get ``signal``, and has not got it already."""
         from rtlaunch.core import forwarding
 
-        return forwarding.is_for_target(signal, self.own_pid, self.leads_session)
+        meant = forwarding.is_for_target(signal, self.own_pid, self.leads_session)
+        return meant and not self.has_it_already(signal)
+
+    def has_it_already(self, signal: Signal) -> bool:
+        """Tell whether a cluster job's daemon sent ``signal`` to the target as well."""
+        from rtlaunch.core import forwarding
+
+        environ = self.handshake.facts.environ
+        if not signal.sender_pid or not any(map(environ.get, forwarding.RANK_VARIABLES)):
+            return False
+        try:
+            sender = proc.read_text(signal.sender_pid, "comm").rstrip("\n")
+            same_group = os.getpgid(self.pid) == os.getpgrp()
+        except OSError:
+            return False  # it is gone: once more is better than never
+        return forwarding.signals_all(sender, environ, same_group)
 
     def forward(self, signal: Signal) -> None:
         """Send the target what was sent to us, a queued value included (sigqueue(3))."""
