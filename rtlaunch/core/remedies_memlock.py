@@ -84,9 +84,10 @@ MEMLOCK: Rows = {
         "    add: [IPC_LOCK]\nand let rtlaunch become the user: %(run_user)s",
     ),
     "slurm": (
-        "Slurm: it gives a task the `ulimit -l` of the shell that submitted it, on whatever host "
-        "(PropagateResourceLimits), and no more than slurmd has",
-        "srun --propagate=NONE %(run)s   # slurmd's own limit; or ulimit -l %(kib)s before srun",
+        "Slurm: the hard limit of a task is slurmd's own, the soft one is the `ulimit -l` of the "
+        "shell that submitted it, on whatever host (PropagateResourceLimits)",
+        "on the node, as root: prlimit --pid $(pidof slurmd) --memlock=%(bytes)s; "
+        "then srun --propagate=NONE %(run)s",
         "in slurm.conf: PropagateResourceLimitsExcept=MEMLOCK\n"
         "and on each node a drop-in for slurmd (systemctl edit slurmd):\n"
         "[Service]\nLimitMEMLOCK=infinity\nthen restart slurmd and slurmctld",
