@@ -96,6 +96,9 @@ def podman(movable_install: Path, targets: Path) -> Iterator[Podman]:
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each of the container runtimes."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
 def cluster(movable_install: Path, targets: Path) -> Iterator[Cluster]:
     """A Slurm cluster of one node, and Open MPI on it."""
     if os.geteuid() != 0:

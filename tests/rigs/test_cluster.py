@@ -1,6 +1,6 @@
 """rtlaunch as the prefix of a job's tasks: `srun rtlaunch -- ./app`, `mpirun rtlaunch -- ./app`.
 
-``RTLAUNCH_SLOW_RIGS=1`` has the time limit tried as well: Slurm counts it in minutes.
+``SLOW_RIGS=1`` has the time limit tried as well: Slurm counts it in minutes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -218,7 +219,7 @@ def left_over(cluster: Cluster) -> str:
 @pytest.mark.timeout(240)
 def test_the_time_limit_ends_it_as_it_ends_a_bare_one(cluster: Cluster) -> None:
     """srun --time=1: TERM, then KILL, the same code."""
-    if not os.environ.get("RTLAUNCH_SLOW_RIGS"):
+    if not os.environ.get("SLOW_RIGS"):
         skip("slow-rig")
     started = {
         form: cluster.start("srun", "-n1", "--time=1", *words, f"{TARGETS}/signals", "15")
@@ -253,3 +254,22 @@ def test_a_signal_that_mpirun_forwards_arrives_once(cluster: Cluster, form: str)
         process.wait()
         process.stdout.close()
         cluster.run("pkill", "-KILL", "-x", "mpirun")
+
+
+# ---- the example
+
+JOB = Path(__file__).parents[2] / "examples" / "05-cluster-job" / "job.sbatch"
+
+
+def test_the_batch_script_of_the_example_runs(cluster: Cluster) -> None:
+    """sbatch --wait: its exit code is the step's, and it shows each task's verdict."""
+    folder = cluster.reports()
+    script = cluster.folder / "job.sbatch"
+    script.write_text(JOB.read_text())
+    out = cluster.folder / "batch.out"
+    path = f"PATH=/mnt/rtlaunch/bin:{os.environ['PATH']}"
+    words = ("sbatch", "--wait", f"--output={out}", str(script), "sh", "-c", "exit $SLURM_PROCID")
+    code, said = cluster.run("env", path, f"REPORTS={folder}", *words)
+    assert code == 3, said + out.read_text()
+    assert sorted(read_all(folder)) == [f"rignode-{rank}" for rank in range(4)]
+    assert out.read_text().count('"verdict": "clean"') == 4
