@@ -119,7 +119,7 @@ needed_to_rig() {
     need runc has_command runc
     need catatonit has_command catatonit
     need tini has_command tini
-    # A cluster of one node.
+    # A cluster of one node. Where systemd runs, Debian's munge starts its daemon; Slurm's do not without a slurm.conf.
     need slurm-wlm has_command slurmctld
     need slurm-wlm-basic-plugins has_library slurm-wlm/auth_munge.so
     need munge has_command munged

@@ -41,6 +41,7 @@ TSTP, CONT, LAST = int(signal.SIGTSTP), int(signal.SIGCONT), int(signal.SIGRTMAX
 # All but KILL and STOP, CHLD, which is our own, the C library's, what suspends, and CONT.
 TAKEN = sorted(set(signal.valid_signals()) - {9, 19, 17, 32, 33, 18, 20, 21, 22})
 SETSID = {"x86_64": 112, "aarch64": 157}
+PIDFD_SEND_SIGNAL = 424
 
 
 def group_of(pid: int) -> int:
@@ -183,6 +184,17 @@ def test_a_queued_value_reaches_each_of_the_group(family: Running) -> None:
     for value in (0, 2**31, 2**63 - 1):
         sigqueue(family.pid, LAST, value)
         assert pair(family) == tuple(f"{who} {LAST} -1 {value}" for who in ("child", "parent"))
+
+
+def test_a_value_reaches_each_of_the_group_on_an_older_kernel(
+    rtlaunch: Launcher, targets: Path
+) -> None:
+    """Where no pidfd signals a group (before Linux 6.9), one member after the other gets it."""
+    forbid = partial(seccomp.answer, PIDFD_SEND_SIGNAL, seccomp.EPERM_ANSWER)
+    words = [targets / "family", str(LAST)]
+    with running(rtlaunch, GROUP, words, start_new_session=True, preexec_fn=forbid) as run:
+        sigqueue(run.pid, LAST, 4711)
+        assert pair(run) == tuple(f"{who} {LAST} -1 4711" for who in ("child", "parent"))
 
 
 def test_a_group_is_suspended_and_continued_with_rtlaunch(family: Running) -> None:
