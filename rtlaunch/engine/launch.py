@@ -201,6 +201,7 @@ def make_supervisor(
     """Import and put together what stays beside the target."""
     from rtlaunch.engine.handshake import Handshake
     from rtlaunch.engine.sentry import Sentry
+
     execute = next(action for action in actions if isinstance(action, Execute))
     traced = any(isinstance(action, Trace) for action in actions)
     outcome = story.outcome
