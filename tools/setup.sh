@@ -130,6 +130,13 @@ needed_to_rig() {
         need qemu-system-x86 has_command qemu-system-x86_64
         need e2fsprogs has_command mke2fs
     fi
+    # A cluster of one node. Where systemd runs, Debian's munge starts its daemon; Slurm's do not without a slurm.conf.
+    need slurm-wlm has_command slurmctld
+    need slurm-wlm-basic-plugins has_library slurm-wlm/auth_munge.so
+    need munge has_command munged
+    need openmpi-bin has_command mpirun
+    need libopenmpi-dev has_command mpicc
+    need iproute2 has_command ip
 }
 
 needed_to_compare() {

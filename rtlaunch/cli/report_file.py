@@ -29,9 +29,6 @@ MODE = 0o640
 STANDARD_ERROR = 2
 PATIENCE_MS = 5000  # how long the reader of a pipe may stand still before it has the whole report
 
-# Who number this process is among its equals: Slurm, Open MPI, MPICH and PMI set these.
-RANK_VARIABLES = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
-
 # O_TMPFILE is not for every file system (open(2)).
 NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
 TEMPORARY = ".tmp"
@@ -97,6 +94,8 @@ class ReportFile:
 
     def path(self, outcome: Outcome) -> str:
         """Return the path with its placeholders filled in."""
+        from rtlaunch.core.forwarding import RANK_VARIABLES
+
         rank = next((os.environ[name] for name in RANK_VARIABLES if os.environ.get(name)), "0")
         started = outcome.time.started_at or 0
         values = {

@@ -120,6 +120,18 @@ class SetNoNewPrivs(Step):
         return not facts.who.no_new_privs
 
 
+class LeadGroup(Step):
+    """Lead a group of its own: setpgid(2) where there is a terminal to share, else setsid(2)."""
+
+    has_terminal: bool
+
+    def describe(self) -> str:
+        """Say what it leads, and what of the terminal."""
+        if self.has_terminal:
+            return "lead a process group of its own, and have the terminal while we may have it"
+        return "lead a session of its own"
+
+
 class LeaseHugePages(Step):
     """Lease huge pages before the fork, confirm them at ``go``, give them back at the end."""
 

@@ -84,6 +84,7 @@ class Facts(Record):
     where somebody asks for exec mode, or a service manager's variables are there: ``unit`` is the
     service whose main process we are, ``unit_type`` its Type=, both empty where there is none.
     ``notify_error`` is why nobody could be told of readiness, where that was asked for.
+    ``has_terminal`` is read only for ``--signal-to group``.
     """
 
     host: Host
@@ -109,3 +110,4 @@ class Facts(Record):
     unit: str = ""
     unit_type: str = ""
     notify_error: str = ""
+    has_terminal: bool = False

@@ -11,6 +11,10 @@ from _struct import Struct
 
 from rtlaunch.core.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGCHLD, SIGCONT = 1, 2, 3, 13, 17, 18
 SIGTSTP, SIGTTIN, SIGTTOU, SIGXCPU, SIGXFSZ, SIGWINCH = 20, 21, 22, 24, 25, 28
 
@@ -24,6 +28,14 @@ OWN_LIMITS = frozenset((SIGXCPU, SIGXFSZ))
 
 # A hangup reaches the session leader alone, who is to pass it on (__tty_hangup).
 TO_SESSION_LEADER = frozenset((SIGHUP, SIGCONT))
+
+# Who number a process among its equals: the nearest launcher first, as mpirun within a Slurm job
+# leaves that job's own number to all of its ranks.
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+SLURM_DAEMON = "slurmstepd"
+MPI_DAEMONS = (
+    "mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy"
+)  # fmt: skip
 
 # struct signalfd_siginfo, include/uapi/linux/signalfd.h: signo, errno, code, pid, uid, fd, tid,
 # band, overrun, trapno, status, int, ptr.
@@ -47,6 +59,17 @@ def parse_signals(data: bytes) -> tuple[Signal, ...]:
         fields = SIGINFO.unpack_from(data, start)
         found.append(Signal(fields[0], fields[2], fields[3], fields[12]))
     return tuple(found)
+
+
+def signals_all(sender: str, environ: Mapping[str, str], same_group: bool) -> bool:
+    """Tell whether who sent a signal to us, by its comm, sent it to the target as well.
+
+    slurmstepd signals all processes of a step that srun made, but of a batch script, which has no
+    step id, perhaps the first one alone (scancel --batch); MPI's daemons signal process groups.
+    """
+    if sender == SLURM_DAEMON:
+        return bool(environ.get("SLURM_STEP_ID"))
+    return same_group and sender in MPI_DAEMONS
 
 
 def is_for_target(signal: Signal, own_pid: int, leads_session: bool) -> bool:

@@ -32,6 +32,12 @@ PAGES = ("inherit", "base", "thp")
 LOCK_FLAGS = ("current", "future", "onfault")
 OWN_OPTION = ("memlock", "core")  # rlimits that --limit leaves to options of their own
 NICE_RANGE = (-20, 19)
+SIGNAL_EXIT_BASE = 128
+NEVER_PASSED_ON = {  # signal(7), and why there is nothing to rewrite
+    9: "cannot be rewritten: the kernel lets nobody take it",
+    19: "cannot be rewritten: the kernel lets nobody take it",
+    17: "cannot be rewritten: it tells rtlaunch of its own children and is never passed on",
+}
 BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 NOT_YET = "is not in this version yet"
 
@@ -275,6 +281,39 @@ def read_signal(text: str) -> int:
     return 0 if text == "none" else units.parse_signal(text)
 
 
+def read_rewrite(text: str) -> tuple[tuple[int, int], ...]:
+    """Read ``FROM:TO``, two signals, TO none being 0; ``none`` is empty."""
+    if text == "none":
+        return ()
+    taken, colon, sent = text.partition(":")
+    if not colon or not taken or not sent:
+        raise ValueError(f"{units.shown(text)} is no rewriting: use FROM:TO, as in TERM:QUIT")
+    number = units.parse_signal(taken)
+    if number in NEVER_PASSED_ON:
+        raise ValueError(f"{units.signal_name(number)} {NEVER_PASSED_ON[number]}")
+    return ((number, read_signal(sent)),)
+
+
+def read_map_exit(text: str) -> tuple[tuple[int, int], ...]:
+    """Read ``A=B``, two exit codes; ``none`` is empty."""
+    if text == "none":
+        return ()
+    ours, equals, theirs = text.partition("=")
+    if not equals:
+        raise ValueError(f"{units.shown(text)} maps no exit code: use A=B, as in 143=0")
+    return ((read_exit_code(ours), read_exit_code(theirs)),)
+
+
+def read_exit_code(text: str) -> int:
+    """Read 0 to 255, or ``128+`` and a signal."""
+    if text[:4] == "128+":
+        return SIGNAL_EXIT_BASE + units.parse_signal(text[4:])
+    try:
+        return units.parse_integer(text, 0, 255, "exit code")
+    except ValueError as error:
+        raise ValueError(f"{error}; or 128+ and a signal, as in 128+TERM") from None
+
+
 def read_codes(text: str) -> tuple[str, ...]:
     """Read codes of findings that can be allowed; ``none`` is empty."""
     if text == "none":
@@ -346,6 +385,18 @@ def _spell_number(value: int) -> str:
     return "unlimited" if value == numbers.UNLIMITED else str(value)
 
 
+def _write_rewrite(pairs: tuple[tuple[int, int], ...]) -> str:
+    named = (
+        (units.signal_name(taken), units.signal_name(sent) if sent else "none")
+        for taken, sent in pairs
+    )
+    return " ".join(map(":".join, named)) or "none"
+
+
+def _write_map_exit(pairs: tuple[tuple[int, int], ...]) -> str:
+    return " ".join(f"{theirs}={ours}" for theirs, ours in pairs) or "none"
+
+
 def _write_caps(names: tuple[str, ...] | None) -> str:
     return "auto" if names is None else ",".join(names) or "none"
 
@@ -401,6 +452,8 @@ KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any], str]]] = {
     "reaction": (read_reaction, lambda reaction: _signal_or(reaction.signal, reaction.do)),
     "count": (read_count, _unless_none(str, "none")),
     "signal": (read_signal, lambda number: units.signal_name(number) if number else "none"),
+    "rewrite": (read_rewrite, _write_rewrite),
+    "mapexit": (read_map_exit, _write_map_exit),
     "codes": (read_codes, _joined),
     "report": (read_report, _write_report),
     "text": (read_text, lambda text: text or "none"),

@@ -62,9 +62,19 @@ def against_exec(options: Options, facts: Facts) -> str:
         return "we are PID 1: the side process would become the program's child"
     if facts.is_subreaper:
         return "we are a subreaper: the side process would become the program's child"
-    if options.arm.when == "signal":
-        return "--arm signal needs signals to reach us first"
+    if options.map_exit:
+        return "--map-exit needs the exit status to be ours"
+    first = "--arm signal" if options.arm.when == "signal" else needs_signals(options)
+    if first:
+        return f"{first} needs signals to reach us first"
     return ""
+
+
+def needs_signals(options: Options) -> str:
+    """Return the option by which signals are not passed on as they come; empty for none."""
+    if options.rewrite:
+        return "--rewrite"
+    return "--signal-to group" if options.signal_to != "main" else ""
 
 
 def findings(options: Options, facts: Facts) -> tuple[Finding, ...]:

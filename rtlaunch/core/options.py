@@ -196,6 +196,14 @@ TABLE: tuple[Row, ...] = (
     Row("mode", "choice", "MODE", "auto",
         "process model: auto, supervise or exec", PROCESS,
         choices=("auto", "supervise", "exec")),
+    Row("signal-to", "choice", "WHOM", "main",
+        "whom a signal to rtlaunch is passed on to: main, or group (of its own)", PROCESS,
+        choices=("main", "group")),
+    Row("rewrite", "rewrite", "FROM:TO", "none",
+        "signal FROM is passed on as TO; TO none: not at all", PROCESS, repeatable=True),
+    Row("map-exit", "mapexit", "A=B", "none",
+        "exit code A of the target becomes B; 128+TERM is that of a signal", PROCESS,
+        repeatable=True),
     Row("pdeathsig", "signal", "SIGNAL", "TERM",
         "signal to the target if rtlaunch dies, or none", PROCESS),
     Row("notify", SWITCH, "", "false",
@@ -265,6 +273,9 @@ class Options(Record):
     max_major: int | None = None
     max_minor: int | None = None
     mode: str = "auto"
+    signal_to: str = "main"
+    rewrite: tuple[tuple[int, int], ...] = ()
+    map_exit: tuple[tuple[int, int], ...] = ()
     pdeathsig: int = 15
     notify: bool = False
     profile: str = ""

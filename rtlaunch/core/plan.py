@@ -33,11 +33,14 @@ def asked_for(options: Options, facts: Facts) -> tuple[Step, ...]:
         options.cpu_list, options.sched, options.nice, options.timer_slack, options.thread_stack,
         facts.account,
     )  # fmt: skip
-    if not ambient and not options.no_new_privs and options.thp == "inherit" and asks == NOTHING:
+    plain = options.thp == "inherit" and options.signal_to == "main"
+    if not ambient and not options.no_new_privs and plain and asks == NOTHING:
         return ()
     from rtlaunch.core import asked_steps as asked
 
     steps: list[Step] = []
+    if options.signal_to == "group":
+        steps.append(asked.LeadGroup(facts.has_terminal))
     if options.cpu_list is not None:
         steps.append(asked.SetAffinity(options.cpu_list))
     if options.sched is not None:

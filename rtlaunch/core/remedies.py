@@ -87,6 +87,13 @@ LIMIT: Rows = {
         "ask for no more than the hard limit, or run without this option",
         "on the node: rlimits in containerd's base_runtime_spec, or default_ulimits in crio.conf",
     ),
+    "slurm": (
+        "Slurm: limits of the shell that submitted it (PropagateResourceLimits), at most slurmd's",
+        "srun --propagate=NONE %(run)s   # slurmd's own limits",
+        "on each node a drop-in for slurmd (systemctl edit slurmd):\n[Service]\n"
+        "%(directive)s=%(raw_unit)s\nthen restart slurmd; in slurm.conf, what the submitting shell "
+        "is not to decide is named in PropagateResourceLimitsExcept=",
+    ),
     "*": (
         "the hard limit inherited from whatever started this process",
         "%(sudo)sprlimit --pid $$ --%(limit)s=%(raw)s && %(run)s",

@@ -83,6 +83,15 @@ MEMLOCK: Rows = {
         "in the container's spec:\nsecurityContext:\n  runAsUser: 0\n  capabilities:\n"
         "    add: [IPC_LOCK]\nand let rtlaunch become the user: %(run_user)s",
     ),
+    "slurm": (
+        "Slurm: the hard limit of a task is slurmd's own, the soft one is the `ulimit -l` of the "
+        "shell that submitted it, on whatever host (PropagateResourceLimits)",
+        "on the node, as root: prlimit --pid $(pidof slurmd) --memlock=%(bytes)s; "
+        "then srun --propagate=NONE %(run)s",
+        "in slurm.conf: PropagateResourceLimitsExcept=MEMLOCK\n"
+        "and on each node a drop-in for slurmd (systemctl edit slurmd):\n"
+        "[Service]\nLimitMEMLOCK=infinity\nthen restart slurmd and slurmctld",
+    ),
     "ci": (
         "the CI runner: the limits of its service, or of the container that it runs the job in",
         "%(allow)s   # if this job tests something else",

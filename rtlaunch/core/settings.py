@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Raw = Mapping[str, tuple[str, ...]]
 
 TWINS = {row.twin: row for row in SETTINGS}
+PAIRED = ("rewrite", "mapexit")  # the kinds whose items are pairs
 CODE_OF = {CLI: "usage", ENVIRONMENT: "environment-value", PROFILE: "profile-invalid"}
 
 
@@ -134,6 +135,8 @@ def _choose(row: Row, sources: Iterable[Source]) -> tuple[Any, str]:
         return _merge_by_name(item for _, items in given for item in items), origin
     if row.kind == "hugepages":
         return _concatenate(items), origin
+    if row.kind in PAIRED:
+        return _once_each(row, items, origin), origin
     if row.repeatable:
         return _merge_lists(items), origin
     return items[-1], origin
@@ -175,6 +178,25 @@ def _concatenate(lists: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
     for items in lists:
         joined = (*joined, *items) if items else ()
     return joined
+
+
+def _once_each(row: Row, lists: Iterable[tuple[Any, ...]], origin: str) -> tuple[Any, ...]:
+    """Join pairs, none of whose first halves may come with two second ones (Refusal)."""
+    from rtlaunch.core import kinds
+
+    joined: dict[tuple[Any, ...], None] = dict.fromkeys(_concatenate(lists))
+    firsts = [first for first, _ in joined]
+    twice = tuple(pair for pair in joined if firsts.count(pair[0]) > 1)
+    if twice:
+        told = kinds.write(row, twice)
+        raise Refusal(
+            Finding(
+                CODE_OF[origin],
+                f"{row.long}: the same is asked for twice, to different ends: {told}",
+                values={"source": origin, "option": row.name, "value": told},
+            )
+        )
+    return tuple(joined)
 
 
 def _merge_lists(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -23,10 +23,11 @@ USER_SERVICE = "user-service"
 DOCKER = "docker"
 PODMAN = "podman"
 KUBERNETES = "kubernetes"
+SLURM = "slurm"
 CI = "ci"
 PLAIN = "plain"
 KINDS = (
-    LOGIN_SESSION, SYSTEM_SERVICE, USER_SERVICE, DOCKER, PODMAN, KUBERNETES, CI, PLAIN,
+    LOGIN_SESSION, SYSTEM_SERVICE, USER_SERVICE, DOCKER, PODMAN, KUBERNETES, SLURM, CI, PLAIN,
 )  # fmt: skip
 CONTAINERS = (DOCKER, PODMAN, KUBERNETES)
 
@@ -219,6 +220,15 @@ def _id_in(path: str) -> str:
     return ""
 
 
+def _slurm_task(facts: WhereFacts) -> Sign | None:
+    """Find a task of a Slurm job; the shell that salloc starts is none, it has its login's limits.
+
+    Its cgroup may name slurmd's unit, whose limits Slurm replaces by those it brought along.
+    """
+    job, task = (facts.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_PROCID"))
+    return Sign(SLURM, f"SLURM_JOB_ID is {job}, SLURM_PROCID {task}") if job and task else None
+
+
 def _service(facts: WhereFacts) -> Sign | None:
     """Find the systemd unit; a scope of the user manager has its limits from user@.service too."""
     unit, of_user = unit_of(systemd_path(facts.cgroup))
@@ -274,6 +284,7 @@ def _login_session(facts: WhereFacts) -> Sign | None:
 # behind: a systemd booted from such an image runs real units.
 RULES: tuple[Callable[[WhereFacts], Sign | None], ...] = (
     _container_by_cgroup,
+    _slurm_task,
     _service,
     _pod_by_environment,
     _container_by_file,

@@ -79,6 +79,18 @@ def raise_ambient(action: asked.RaiseAmbient) -> None:
         libc.raise_ambient(number)
 
 
+def lead_group(action: asked.LeadGroup) -> None:
+    """Lead a group of our own, in the terminal's foreground if that is where we were."""
+    from rtlaunch.linux import terminal
+
+    if not action.has_terminal:
+        os.setsid()
+        return
+    before = os.getpgrp()
+    os.setpgid(0, 0)
+    terminal.pass_on(before, os.getpgrp())
+
+
 def set_no_new_privs(action: asked.SetNoNewPrivs) -> None:
     """Give up gaining privileges by exec."""
     prctl.set_no_new_privs()
@@ -101,6 +113,7 @@ def set_thread_stack(action: asked.SetThreadStack) -> None:
 # By the name of the step's type: the types of rare steps are not imported for a table.
 PERFORM: dict[str, Callable[[Any], None]] = {
     "SetLimit": set_limit,
+    "LeadGroup": lead_group,
     "SetAffinity": set_affinity,
     "SetScheduler": set_scheduler,
     "SetNice": set_nice,

@@ -23,7 +23,7 @@ from rtlaunch.core.findings import (
     first_refusal,
 )
 from rtlaunch.core.identity import target_credentials
-from rtlaunch.core.mode import EXEC, choose
+from rtlaunch.core.mode import EXEC, choose, needs_signals
 from rtlaunch.core.record import replace
 from rtlaunch.core.settings import without_twins
 from rtlaunch.core.steps import Execute, SetLimit, Trace
@@ -201,16 +201,29 @@ def make_supervisor(
     """Import and put together what stays beside the target."""
     from rtlaunch.engine.handshake import Handshake
     from rtlaunch.engine.sentry import Sentry
-    from rtlaunch.engine.supervise import Supervisor
 
-    if detached:
-        from rtlaunch.engine.detach import SideProcess as Supervisor
     execute = next(action for action in actions if isinstance(action, Execute))
     traced = any(isinstance(action, Trace) for action in actions)
     outcome = story.outcome
     sentry = (story.sentry or Sentry)(options, facts, outcome, listener)
     handshake = Handshake(options, facts, outcome, listener, sentry.arm, sentry.sees_exec)
-    return Supervisor(outcome, handshake, sentry, ours, execute.preload, traced)
+    kind = kind_of_supervisor(options, detached)
+    return kind(outcome, handshake, sentry, ours, execute.preload, traced)
+
+
+def kind_of_supervisor(options: Options, detached: bool) -> type[Supervisor]:
+    """Import what this launch needs to stay beside its target."""
+    if detached:
+        from rtlaunch.engine.detach import SideProcess
+
+        return SideProcess
+    if needs_signals(options):
+        from rtlaunch.engine.manners import Mannered
+
+        return Mannered
+    from rtlaunch.engine.supervise import Supervisor
+
+    return Supervisor
 
 
 def write_facts(options: Options, facts: Facts, outcome: Outcome) -> None:
@@ -264,6 +277,7 @@ def conclude(
     if supervisor.refusal:
         raise Refusal(supervisor.refusal)
     status = supervisor.exit_status()
+    status = dict(supervisor.handshake.options.map_exit).get(status, status)
     outcome.exit.rtlaunch_code = EXIT_LIMIT_EXCEEDED if supervisor.sentry.limit_exceeded else status
 
 

@@ -348,19 +348,36 @@ class Supervisor:
                 self.on_child()
             elif self.sentry.wants_signal(signal.number):
                 self.sentry.arm_now()
-            elif forwarding.is_for_target(signal, self.own_pid, self.leads_session):
+            elif self.is_meant(signal):
                 self.forward(signal)
+
+    def is_meant(self, signal: Signal) -> bool:
+        """Tell whether the target is to get ``signal``, and has not got it already."""
+        from rtlaunch.core import forwarding
+
+        meant = forwarding.is_for_target(signal, self.own_pid, self.leads_session)
+        return meant and not self.has_it_already(signal)
+
+    def has_it_already(self, signal: Signal) -> bool:
+        """Tell whether a cluster job's daemon sent ``signal`` to the target as well."""
+        from rtlaunch.core import forwarding
+
+        environ = self.handshake.facts.environ
+        if not signal.sender_pid or not any(map(environ.get, forwarding.RANK_VARIABLES)):
+            return False
+        try:
+            sender = proc.read_text(signal.sender_pid, "comm").rstrip("\n")
+            same_group = os.getpgid(self.pid) == os.getpgrp()
+        except OSError:
+            return False  # it is gone: once more is better than never
+        return forwarding.signals_all(sender, environ, same_group)
 
     def forward(self, signal: Signal) -> None:
         """Send the target what was sent to us, a queued value included (sigqueue(3))."""
         if self.ended:
             return
         try:
-            if signal.code == libc.SI_QUEUE:
-                info = libc.queued_siginfo(signal.number, signal.value)
-                self.permitted(lambda: libc.rt_sigqueueinfo(self.pid, signal.number, info))
-            else:
-                self.permitted(lambda: os.kill(self.pid, signal.number))
+            self.permitted(lambda: self.pass_on(signal))
         except ProcessLookupError:
             return
         except PermissionError as error:
@@ -369,6 +386,14 @@ class Supervisor:
             self.sentry.listener.step(
                 f"cannot pass SIG{signal_name(signal.number)} on to {self.pid}: {error.strerror}"
             )
+
+    def pass_on(self, signal: Signal) -> None:
+        """Send ``signal`` as it came; ProcessLookupError, PermissionError."""
+        if signal.code == libc.SI_QUEUE:
+            info = libc.queued_siginfo(signal.number, signal.value)
+            libc.rt_sigqueueinfo(self.pid, signal.number, info)
+        else:
+            os.kill(self.pid, signal.number)
 
     def kill(self, number: int) -> None:
         """Send the target a signal of our own; it is our child and unreaped, so the pid is its.
@@ -449,7 +474,7 @@ class Supervisor:
         """Tell whether the target is stopped yet; a traced one that was continued waits for us."""
         state = self.sentry.state()
         if state != "t":
-            return state == "T"
+            return state in "T?"  # before go its books are not open yet
         return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None
 
     def drop_pending_continue(self) -> None:

@@ -70,6 +70,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
         no_realtime=read_no_realtime(options),
         notify_error=read_notify_error(environ) if options.notify else "",
         **read_surroundings(options, host, environ),
+        has_terminal=options.signal_to == "group" and proc.has_controlling_terminal(),
     )
 
 

@@ -60,6 +60,8 @@ PR_SET_THP_DISABLE, PR_GET_THP_DISABLE = 41, 42
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 
+PIDFD_SIGNAL_PROCESS_GROUP = 4  # pidfd_send_signal(2), Linux 6.9
+
 PERF_FLAG_FD_CLOEXEC = 8  # perf_event_open(2)
 
 SI_QUEUE = -1  # sigaction(2)
@@ -196,6 +198,8 @@ def rt_sigqueueinfo(pid: int, signal: int, info: bytes) -> None:
     syscall("rt_sigqueueinfo", pid, signal, info)
 
 
-def pidfd_send_signal(pidfd: int, signal: int, info: bytes | None = None) -> None:
+def pidfd_send_signal(
+    pidfd: int, signal: int, info: bytes | None = None, flags: int = 0
+) -> None:
     """Send ``signal`` through a pidfd, with a siginfo if given: it never hits a recycled pid."""
-    syscall("pidfd_send_signal", pidfd, signal, info, 0)
+    syscall("pidfd_send_signal", pidfd, signal, info, flags)

@@ -36,6 +36,7 @@ ONLY_FOR_SHAPES = (
     "engine.shape", "engine.threadstack",
     "core.heap", "core.heapfindings", "core.heapproof", "core.allocators", "core.symbols",
     "engine.heap", "core.chains", "engine.chain", "engine.inject", "linux.ptrace",
+    "engine.manners", "linux.terminal",
 )
 # fmt: on
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import launching
+from tests.rigs import cluster as clusters
 from tests.rigs import manager as managers
 from tests.rigs import podman as podmans
 from tests.rigs.services import SERVICE, Service
@@ -21,6 +22,7 @@ from tests.skips import skip
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.rigs.cluster import Cluster
     from tests.rigs.manager import Manager
     from tests.rigs.podman import Podman
 
@@ -94,3 +96,16 @@ def podman(movable_install: Path, targets: Path) -> Iterator[Podman]:
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each of the container runtimes."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def cluster(movable_install: Path, targets: Path) -> Iterator[Cluster]:
+    """A Slurm cluster of one node, and Open MPI on it."""
+    if os.geteuid() != 0:
+        skip("not-root")
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
+        skip("no-slurm")
+    if not can_make_namespaces():
+        skip("no-mount")
+    with clusters.booted(movable_install, targets) as booted:
+        yield booted

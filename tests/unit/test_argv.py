@@ -147,7 +147,6 @@ WRONG = [
     ("--mem 8M -- app", "unknown option --mem; did you mean --memlock?",
      "rtlaunch --memlock 8M -- app"),
     ("--xyzzy -- app", "unknown option --xyzzy", "rtlaunch --help"),
-    ("--rewrite 2:3 -- app", "unknown option --rewrite", "rtlaunch --help"),
     ("--\x1b[1m -- app", "unknown option '--\\x1b[1m'", "rtlaunch --help"),
     ("-x -- app", "unknown option -x", "rtlaunch --help"),
     ("-qx -- app", "unknown option -x", "rtlaunch --help"),

@@ -12,6 +12,7 @@ from rtlaunch.core.forwarding import (
     Signal,
     is_for_target,
     parse_signals,
+    signals_all,
 )
 
 OWN_PID, OTHER_PID = 100, 200
@@ -68,3 +69,23 @@ def test_a_read_of_a_signalfd_may_hold_several_signals():
     one = SIGINFO.pack(34, 0, SI_QUEUE, 7, 0, 0, 0, 0, 0, 0, 0, 5, 5).ljust(SIGINFO_BYTES, b"\0")
     two = SIGINFO.pack(15, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0).ljust(SIGINFO_BYTES, b"\0")
     assert parse_signals(one + two) == (Signal(34, SI_QUEUE, 7, 5), Signal(15, 0, 8, 0))
+
+
+SLURM_STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("sender", "environ", "same_group", "all_of_them"),
+    [
+        ("slurmstepd", SLURM_STEP, True, True),
+        ("slurmstepd", SLURM_STEP, False, True),
+        ("slurmstepd", {"SLURM_JOB_ID": "7"}, True, False),  # a batch script: scancel --batch
+        ("mpirun", {}, True, True),
+        ("orted", {}, True, True),
+        ("mpirun", {}, False, False),  # it signals the group that the target has left
+        ("bash", SLURM_STEP, True, False),
+    ],
+)
+def test_what_a_jobs_daemon_sends_reaches_all(sender, environ, same_group, all_of_them):
+    """slurmstepd signals every process of a step, Open MPI's daemons a process group."""
+    assert signals_all(sender, environ, same_group) is all_of_them

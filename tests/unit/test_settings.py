@@ -80,6 +80,26 @@ def test_none_clears_what_the_same_source_allowed_before():
     assert resolve({"allow": ("swap-on", "none")}).allow == ()
 
 
+def test_rewritings_of_the_strongest_source_are_all_that_count():
+    """A list is replaced, not added to."""
+    given = {"rewrite": ("TERM:INT", "USR1:none")}
+    options = resolve(given, {"RTLAUNCH_REWRITE": "HUP:none QUIT:TERM"})
+    assert options.rewrite == ((15, 2), (10, 0))
+    assert resolve({}, {"RTLAUNCH_REWRITE": "HUP:none QUIT:TERM"}).rewrite == ((1, 0), (3, 15))
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [("rewrite", ("TERM:INT", "15:QUIT")), ("map-exit", ("143=0", "128+TERM=1"))],
+)
+def test_two_ends_for_one_beginning_are_refused(name, texts):
+    """Which of them was meant nobody can know; the same one twice is one."""
+    with pytest.raises(Refusal, match="asked for twice, to different ends"):
+        resolve({name: texts})
+    field = name.replace("-", "_")
+    assert len(getattr(resolve({name: (texts[0],) * 2}), field)) == 1
+
+
 def test_limits_merge_by_name():
     """Each limit comes from the strongest source that names it."""
     options = resolve(

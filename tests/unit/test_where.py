@@ -12,6 +12,7 @@ from rtlaunch.core.where import (
     NO_LOGINUID,
     PLAIN,
     PODMAN,
+    SLURM,
     SYSTEM_SERVICE,
     USER_SERVICE,
     WhereFacts,
@@ -50,7 +51,24 @@ def facts(**known) -> WhereFacts:
     return WhereFacts(**alice | known)
 
 
+SLURM_TASK = {**SHELL, "SLURM_JOB_ID": "7", "SLURM_PROCID": "3", "SLURM_STEP_ID": "0"}
+
 CAPTURED = {
+    "task of srun, below slurmd.service": (
+        facts(
+            environ={**SLURM_TASK, "INVOCATION_ID": SERVICE["INVOCATION_ID"]},
+            cgroup="0::/system.slice/slurmd.service\n",
+        ),
+        (SLURM, ""),
+    ),
+    "shell of salloc, in a login session": (
+        facts(
+            environ={**SHELL, "SLURM_JOB_ID": "7"},
+            cgroup="0::/user.slice/user-1000.slice/session-3.scope\n",
+            stdin_tty=True,
+        ),
+        (LOGIN_SESSION, "session-3.scope"),
+    ),
     "ssh login, Debian 12": (
         facts(
             environ={**SHELL, "SSH_TTY": "/dev/pts/0", "XDG_SESSION_ID": "3"},
