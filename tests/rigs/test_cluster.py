@@ -261,7 +261,7 @@ def test_a_signal_that_mpirun_forwards_arrives_once(cluster: Cluster, form: str)
 
 # ---- the example
 
-JOB = Path(__file__).parents[2] / "examples" / "05-cluster-job" / "job.sbatch"
+JOB = Path(__file__).parents[2] / "examples" / "04-cluster-job" / "job.sbatch"
 
 
 def test_the_batch_script_of_the_example_runs(cluster: Cluster) -> None:
