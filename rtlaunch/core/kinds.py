@@ -66,7 +66,7 @@ def read_children(text: str, row: Row) -> str:
     patterns = units.split_list(",".join(part.strip() for part in text.split(",")))
     for pattern in patterns:
         plain = not any(letter in pattern for letter in "*?[/")
-        hint = units.did_you_mean(pattern, row.choices) if plain else ""
+        hint = units.did_you_mean(pattern.lower(), row.choices) if plain else ""
         if pattern in row.choices and len(patterns) > 1:
             raise ValueError(f"{pattern} stands alone: it is no pattern among others")
         if hint and pattern not in row.choices:

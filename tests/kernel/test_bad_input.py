@@ -64,7 +64,7 @@ NO_VALUES = {
     "nice": ("--nice", ["-21", "20", "x", "", "1.5", HUGE]),
     "slack": ("--timer-slack", ["50", "-1us", "1h", "us", HUGE + "s", ""]),
     "lock": ("--lock", ["all", "onfault", "current,none", "current,,future", "", "CURRENT"]),
-    "children": ("--children", ["some", "", "ALL"]),
+    "children": ("--children", ["al", "", "ALL"]),
     "watch": ("--watch", ["ebpf", ""]),
     "arm": ("--arm", ["later", "signal:", "signal:NOPE", "signal:KILL", "-1s", ""]),
     "reaction": ("--on-major", ["panic", "signal:", "signal:99", "LOG", ""]),

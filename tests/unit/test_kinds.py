@@ -134,6 +134,7 @@ BAD = [
     ("timer-slack", "50", "no time"),
     ("via", "prelaod", "is not one of auto, preload, ptrace; did you mean preload"),
     ("children", "al", "'al' is neither none nor all"),
+    ("children", "None", "'None' is neither none nor all"),
     ("children", "all,worker*", "all stands alone"),
     ("arm", "ready", "'ready' is not in this version yet"),
     ("arm", "signal:KILL", "cannot be caught"),
