@@ -157,7 +157,9 @@ class SideProcess(Supervisor):
         self.draft_ns = self.drafted_ns = 0
         channel.tell(self.channel, protocol.Message(protocol.GO, error=os.getpid()))
         if self.traced:
-            self.begin_injection()
+            from rtlaunch.engine import tracing
+
+            tracing.begin(self)
         self.loop()
 
     def settle_in(self) -> None:

@@ -97,7 +97,9 @@ class Supervisor:
         self.pid = self.handshake.target_pid = pid
         self.outcome.target.pid = pid
         if self.traced:
-            self.begin_injection()
+            from rtlaunch.engine import tracing
+
+            tracing.begin(self)
         self.on_child()
         self.loop()
 
@@ -162,61 +164,6 @@ class Supervisor:
             self.handshake.went_unlocked(self.pid, finding.what)
         return None
 
-    # ---- from outside
-
-    def begin_injection(self) -> None:
-        """Trace the child, which waits for it; what the kernel has against that is a refusal."""
-        from rtlaunch.engine import untraced
-
-        ours, theirs = channel.open_witness()
-        identity = os.fstat(theirs.fileno())
-        handed, ready = [theirs.fileno()], self.handshake.readiness
-        try:
-            self.injection = untraced.begin(self.pid, ours, (identity.st_dev, identity.st_ino))
-            if ready is not None:
-                self.injection.ready = ready.identity()
-                handed += ready.descriptors()
-            channel.hand_over(self.channel, protocol.Message(protocol.GO), *handed)
-        except (ProcessLookupError, ConnectionError):
-            return  # SIGCHLD tells of it
-        except OSError as error:
-            finding = untraced.explain(self.pid, error)
-            self.why_unlocked, self.shim_path = finding.what, ""
-            if self.weigh_or_refuse(finding):
-                channel.tell(self.channel, protocol.Message(protocol.SKIP))
-        finally:
-            theirs.close()
-
-    def weigh_or_refuse(self, finding: Finding) -> bool:
-        """Tell whether the target may run unlocked, as ``finding`` says; refuse it if not."""
-        try:
-            self.handshake.weigh((finding,))
-        except Refused as refused:
-            self.refuse(refused.finding)
-            return False
-        return True
-
-    def on_exec(self, injection: Injection) -> None:
-        """Lock and prove the image that the target was stopped in, before its first instruction."""
-        times = self.outcome.time
-        times.entered_ns = times.entered_ns or injection.entered_ns
-        try:
-            if self.handshake.went:
-                from rtlaunch.engine import chain
-
-                if not chain.must_inject(self, injection):
-                    return
-            self.sentry.image_entered(True, injection.entered_ns)
-            self.current = injection
-            record = injection.lock(self.handshake.order(injection))
-            self.sentry.prepare()
-            self.conclude(injection, record)
-            self.keep(injection)
-        except ProcessLookupError:
-            return  # SIGCHLD tells of it
-        except OSError as error:
-            self.not_injected(injection, error)
-
     def follow(self, speaker: Conversation | Injection) -> None:
         """Trace an image to its exec of another, if it is there to become one."""
         path = self.handshake.images[-1].path or ""
@@ -224,30 +171,6 @@ class Supervisor:
             from rtlaunch.engine import chain
 
             chain.follow(self, speaker)
-
-    def keep(self, injection: Injection) -> None:
-        """Listen for the exec of an image that kept its end, or give up ours."""
-        sock = injection.sock
-        if sock is None:
-            return
-        if not injection.kept:
-            sock.close()
-            return
-        fd = sock.fileno()
-        self.conversations[fd] = injection
-        self.listen(fd, lambda: self.on_conversation(fd))
-
-    def not_injected(self, injection: Injection, error: OSError) -> None:
-        """Refuse a target that could not be locked, or let it run as it was at its exec."""
-        from rtlaunch.core import untraced
-
-        finding = untraced.failed(self.outcome.target.argv[0], self.pid, error)
-        if self.weigh_or_refuse(finding):
-            injection.let_go()
-            if injection.sock:
-                injection.sock.close()
-            self.handshake.went_unlocked(self.pid, finding.what)
-            self.settle_in()
 
     # ---- the shim
 
@@ -451,7 +374,9 @@ class Supervisor:
             return
         try:
             if injection.on_stop(number):
-                self.on_exec(injection)
+                from rtlaunch.engine import tracing
+
+                tracing.on_exec(self, injection)
             elif number >> 8:
                 self.stop_with_target(number & 0xFF)
         except ProcessLookupError:

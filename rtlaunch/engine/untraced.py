@@ -1,6 +1,6 @@
 """Beginning to trace a child; and why that cannot be, worked out after the kernel refused.
 
-It looks and words; what follows is the supervisor's to do.
+It looks and words; what follows is :mod:`rtlaunch.engine.tracing`'s to do.
 """
 
 from __future__ import annotations
