@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -142,8 +143,13 @@ class Doomed:
     def wrong_files(self) -> list[str]:
         """Return the files that were left: none but a whole report and the shim's one link."""
         left = [path for name in ("tmp", "cwd") for path in (self.folder / name).iterdir()]
-        left += [path for path in (self.folder / "state").iterdir() if path.suffix != ".so"]
+        left += [path for path in (self.folder / "state").iterdir() if not is_alias(path)]
         for path in (self.folder / "reports").iterdir():
             if path.name != "report.json" or not json.loads(path.read_text())["complete"]:
                 left.append(path)
         return [f"{path} is left" for path in left]
+
+
+def is_alias(path: Path) -> bool:
+    """Tell whether a file of the state directory is the lasting name of a shim, or of both."""
+    return bool(re.fullmatch(r"shim-[0-9a-f]+-[0-9a-f]+(\.so)?", path.name)) and path.is_symlink()

@@ -386,7 +386,8 @@ def test_as_a_session_leader_nobody_is_stopped_for_good(targets: Path) -> None:
         on.type(STOP)
         said = sorted((on.lines.line(), on.lines.line()))
         assert said == [f"child {CONT} {SI_USER} 0", f"parent {CONT} {SI_USER} 0"]
-        assert (state(on.leader.pid), on.foreground()) == ("S", parent)
+        wait_until(lambda: state(on.leader.pid) == "S", "rtlaunch does not come to rest", DEADLINE)
+        assert on.foreground() == parent
 
 
 # ---- a stop before there is a program

@@ -69,7 +69,8 @@ def test_separators_in_the_path_are_no_matter(here, state, name):
     """ld.so splits LD_PRELOAD at both and knows no quoting: a link in the state directory it is."""
     launcher = installed(here / name)
     assert_locked(launcher.run("--", *GREP, env=with_state(state)), "preload")
-    assert [link.resolve() for link in state.iterdir()] == [shim().resolve()]
+    (found,) = [link.resolve() for link in state.iterdir()]
+    assert found in (shim().resolve(), *(NATIVE.resolve() / tree for tree in ("split", "merged")))
 
 
 def with_state(state: Path | str) -> dict[str, str]:

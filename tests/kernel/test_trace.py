@@ -77,7 +77,7 @@ def without_ours(lines):
     assert len(lines) - len(kept) == 1, "not one high descriptor"
     lines, kept = kept, [line for line in kept if not line.startswith("environ _RTL_CHANNEL=")]
     assert len(lines) - len(kept) == 1, "not one variable"
-    shim = r"environ LD_PRELOAD=[^:]*/rtlaunch-shim-\w+\.so"
+    shim = r"environ LD_PRELOAD=[^:]*/rtlaunch-shim[-\w]*\.so"
     rest = [re.sub(shim + r":(?=.)", "environ LD_PRELOAD=", line) for line in kept]
     rest = [line for line in rest if not re.fullmatch(shim, line)]
     assert rest != kept, "no LD_PRELOAD"
