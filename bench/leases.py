@@ -25,6 +25,7 @@ from rtlaunch.engine import ledger
 from rtlaunch.engine.lease import Held, look
 from rtlaunch.engine.listener import Listener
 from rtlaunch.linux import hugepages as pools
+from rtlaunch.linux import processes
 from rtlaunch.core.settings import resolve
 
 folder, pages, others, pairs = sys.argv[2], *map(int, sys.argv[3:6])
@@ -55,7 +56,7 @@ options = resolve({"hugepages": (f"2M:{pages}",)}, {}, None).options
 huge = look(options.hugepages, environ)
 try:
     with ledger.Books(folder) as books:
-        who = [ledger.identify(pid) for pid in children]
+        who = [processes.identify(pid) for pid in children]
         books.enter([Lease(size, None, 1, one, 0, at % 2, one) for at, one in enumerate(who)])
         books.provide(size)
         books.save()
