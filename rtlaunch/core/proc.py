@@ -281,9 +281,25 @@ def _header(line: str) -> _Header:
     return int(start, 16), int(end, 16), words[1], int(words[2], 16), words[3], int(words[4]), path
 
 
+STACK_ENDS = " [stack]\n"
+
+
 def parse_maps(text: str) -> tuple[Mapping, ...]:
     """Parse /proc/PID/maps; residence and flags stay empty."""
     return tuple(Mapping(*_header(line)) for line in text.split("\n") if line)
+
+
+def parse_stack(text: str) -> tuple[Mapping, ...]:
+    """Parse of /proc/PID/maps the main stack and what lies below it; nothing where none is named.
+
+    The target waits meanwhile, and has some twenty others.
+    """
+    at = text.rfind(STACK_ENDS)
+    if at < 0:
+        return ()
+    line = text.rfind("\n", 0, at) + 1
+    below = text.rfind("\n", 0, max(line - 1, 0)) + 1
+    return parse_maps(text[below : at + len(STACK_ENDS)])
 
 
 def _after(text: str, label: str, start: int) -> tuple[str, int]:

@@ -194,7 +194,7 @@ class Handshake:
         ``restored`` is the soft limit that it sets first, 0 if it leaves that in force.
         """
         try:
-            mappings = books_of.parse_maps(proc.read_text(pid, "maps"))
+            mappings = books_of.parse_stack(proc.read_text(pid, "maps"))
             limits = books_of.parse_limits(proc.read_text(pid, "limits"))
         except OSError:
             return 0

@@ -242,10 +242,11 @@ def _first_sampler(pid: int, cpu: int) -> tuple[int, Variant]:
 
 
 def _open_samplers(events: Events, kind: int, tids: Sequence[int], cpus: Sequence[int]) -> None:
-    """Open a sampler per thread and CPU, thread by thread."""
-    for tid in tids:
-        for cpu in cpus:
-            events.samplers[kind].append(open_sampler(tid, cpu, events.variant, kind))
+    """Open a sampler per thread and CPU, thread by thread, but for those that are open already."""
+    samplers = events.samplers[kind]
+    wanted = [(tid, cpu) for tid in tids for cpu in cpus]
+    for tid, cpu in wanted[len(samplers) :]:
+        samplers.append(open_sampler(tid, cpu, events.variant, kind))
 
 
 def _share_rings(fds: Sequence[int], cpus: int) -> None:
@@ -279,8 +280,8 @@ def open_events(tids: Sequence[int], cpus: Sequence[int], sample_minor: bool) ->
     """
     events = Events()
     try:
-        probe, events.variant = _first_sampler(tids[0], cpus[0])
-        os.close(probe)
+        first, events.variant = _first_sampler(tids[0], cpus[0])
+        events.samplers[MAJOR].append(first)
         kinds = (MAJOR, MINOR) if sample_minor else (MAJOR,)
         for kind in kinds:
             _open_samplers(events, kind, tids, cpus)

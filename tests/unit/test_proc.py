@@ -212,6 +212,16 @@ VmFlags: {flags}\x20
 """
 
 
+def test_of_maps_the_stack_and_what_lies_below_it_are_enough() -> None:
+    """The same as of all of them, first or last, and nothing where there is no main stack."""
+    app, stack = proc.parse_maps(MAPS)[:2]
+    assert (stack.path, proc.parse_stack(MAPS)) == ("[stack]", (app, stack))
+    lines = MAPS.splitlines(keepends=True)
+    assert proc.parse_stack("".join(lines[1:])) == (stack,)
+    assert proc.parse_stack("".join(lines[:2])) == (app, stack)
+    assert proc.parse_stack(lines[0]) == proc.parse_stack("") == ()
+
+
 def test_smaps_are_read_mapping_by_mapping() -> None:
     """Residence, lock and flags belong to the header above them."""
     headers = MAPS.splitlines()
