@@ -5,7 +5,7 @@
  * of that machine; so there is no way to start here, which the stub alone has.
  * It must not hold anything that is the same elsewhere; numbers and layouts are the kernel's own headers'.
  *
- * socketpair, sendmsg and recvfrom have numbers of their own since Linux 4.3 (before, socketcall). Without
+ * socketpair, sendmsg and recvmsg have numbers of their own since Linux 4.3 (before, socketcall). Without
  * them the shim tells nobody of itself, and the launcher says that it was silent.
  */
 #ifndef RTLAUNCH_ARCH_H
