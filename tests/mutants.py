@@ -245,7 +245,13 @@ MUTANTS = (
     Mutant(
         "a shim that cannot speak is waited for",
         "rtlaunch/engine/chain.py",
-        (("            and is_dynamic(pid, shim.machine)\n", ""),),
+        (
+            (
+                "            and is_dynamic(pid, (shim.machine, *BOTH) if shim.both else "
+                "(shim.machine,))\n",
+                "",
+            ),
+        ),
         (FOLLOWED,),
     ),
     Mutant(
