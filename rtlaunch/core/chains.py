@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SET_IDS = 0o6000
 _S_ISUID, _S_ISGID, _S_IXGRP = 0o4000, 0o2000, 0o010
-_AT_NULL, _AT_SECURE = 0, 23  # getauxval(3)
+_AT_SECURE = 23  # getauxval(3)
 
 # What a program imports that becomes another one, and what one does that has others beside it.
 EXECS = frozenset(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rtlaunch.core.options import Options
 
 
+NOTHING = (None,) * 6  # options that are None unless they were given
+
+
 def before_exec(options: Options, facts: Facts) -> tuple[Step, ...]:
     """Return what the child does to itself, in order."""
     changes = limits.changes(options, facts.limits, may_raise_hard(facts))
@@ -56,9 +59,6 @@ def asked_for(options: Options, facts: Facts) -> tuple[Step, ...]:
     if options.no_new_privs:
         steps.append(asked.SetNoNewPrivs())
     return (*steps, *shape_of_memory(options, facts))
-
-
-NOTHING = (None,) * 6
 
 
 def shape_of_memory(options: Options, facts: Facts) -> list[Step]:

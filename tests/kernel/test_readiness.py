@@ -10,7 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -205,18 +205,23 @@ def test_a_program_that_nothing_of_ours_is_in_cannot_say_it(
     assert "refused [notify-failed]" in ran.err
 
 
+@contextmanager
+def queue_filled(manager: Manager) -> Iterator[None]:
+    """Send until the manager, which does not read, has room for no more; then hold that."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        other.connect(manager.address)
+        with suppress(BlockingIOError):
+            while True:
+                other.send(b"x" * 1000)
+        yield
+
+
 def test_a_manager_that_does_not_read_holds_nobody_for_ever(
     rtlaunch: Launcher, manager: Manager
 ) -> None:
     """Its queue is full: given up after five seconds, refused by name."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        other.setblocking(False)
-        other.connect(manager.address)
-        try:
-            while True:
-                other.send(b"x" * 1000)
-        except BlockingIOError:
-            pass
+    with queue_filled(manager):
         ran = rtlaunch.run("--notify", "--mode", "exec", "--", "echo", "started")
     assert (ran.code, ran.out) == (125, "")
     assert "Resource temporarily unavailable" in ran.err
@@ -224,14 +229,7 @@ def test_a_manager_that_does_not_read_holds_nobody_for_ever(
 
 def test_a_stop_while_the_manager_does_not_read(rtlaunch: Launcher, manager: Manager) -> None:
     """SIGTERM in that wait: it ends by it, as it would before its first handler."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        other.setblocking(False)
-        other.connect(manager.address)
-        try:
-            while True:
-                other.send(b"x" * 1000)
-        except BlockingIOError:
-            pass
+    with queue_filled(manager):
         process = rtlaunch.start("--notify", "--mode", "exec", "--", "sleep", "60")
         wait_until(lambda: waits_to_send(process), "it never came to the sending")
         process.send_signal(signal.SIGTERM)
