@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rtlaunch.core import where
 from tests import host, launching, skips
 
 
@@ -40,9 +41,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_environment():
-    """The tests decide alone what configures rtlaunch and ld.so."""
-    for name in [name for name in os.environ if name.startswith(("RTLAUNCH_", "LD_", "_RTL_"))]:
+    """The tests decide alone what configures rtlaunch and ld.so, and which CI system there is."""
+    ours = ("RTLAUNCH_", "LD_", "_RTL_")
+    for name in [name for name in os.environ if name.startswith(ours) or name in where.CI_SYSTEMS]:
         del os.environ[name]
+    os.environ.pop("CI", None)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ SYSCTLS = (
     "vm/swappiness",
 )
 CGROUP_DEPTH = 2
+STATE = Path("/run/rtlaunch")  # where root's launches without a folder of their own keep theirs
 HUGE_PAGES = (  # by size, and by node
     ("/sys/kernel/mm/hugepages", "*/nr*_hugepages"),
     ("/sys/devices/system/node", "node*/hugepages/*/nr_hugepages"),
@@ -36,7 +37,7 @@ def state() -> dict[str, object]:
     read["swap"] = [line.split()[0] for line in text(Path("/proc/swaps")).splitlines()[1:]]
     read["mounts"] = text(Path("/proc/self/mountinfo"))
     read["cgroups"] = sorted(str(path) for path in cgroups())
-    read["/run"] = sorted(os.listdir("/run"))
+    read["/run"] = sorted(os.listdir("/run")) + sorted(map(str, STATE.rglob("*")))
     read["huge pages"] = {
         str(path): text(path)
         for top, pattern in HUGE_PAGES

@@ -120,9 +120,13 @@ class Sign(Record):
 
 
 def where(facts: WhereFacts) -> Where:
-    """Return where a process with these facts runs; the first rule that answers decides."""
+    """Return where a process with these facts runs; the first rule that answers decides.
+
+    A CI system comes before what its job runs in, but for Slurm: srun takes the
+    variables of the shell that calls it along, and sets the limits itself.
+    """
     sign = _first_sign(facts)
-    system, evidence = ci_system(facts)
+    system, evidence = ("", "") if sign.kind == SLURM else ci_system(facts)
     kind, why = (CI, evidence) if evidence else (sign.kind, sign.why)
     return Where(
         kind,

@@ -61,6 +61,10 @@ CAPTURED = {
         ),
         (SLURM, ""),
     ),
+    "task of a job that a CI system submits": (
+        facts(environ={**SLURM_TASK, "CI": "true", "GITLAB_CI": "true"}),
+        (SLURM, ""),
+    ),
     "shell of salloc, in a login session": (
         facts(
             environ={**SHELL, "SLURM_JOB_ID": "7"},
