@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def plain_environment():
     for name in [name for name in os.environ if name.startswith(ours) or name in where.CI_SYSTEMS]:
         del os.environ[name]
     os.environ.pop("CI", None)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup(1) would have every target ignore it
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,12 @@ MANY_FAULTS = 1000  # of the same mixing without a heap: 110,000
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path, monkeypatch):
+    """Leases are kept in the books of this test."""
+    monkeypatch.setenv("RTLAUNCH_STATE_DIR", str(tmp_path / "state"))
+
+
 @pytest.fixture(scope="module")
 def mixing(targets):
     """The program of the bench that mixes sizes, in main and 4 threads."""
