@@ -306,9 +306,22 @@ class Sentry(Observer):
     def send(self, number: int) -> None:
         """Send the target a signal; it is not reaped before the watcher has ended."""
         try:
-            os.kill(self.pid, number)
+            permitted(self.pid, lambda: os.kill(self.pid, number))
         except (ProcessLookupError, PermissionError):
             return
+
+
+def permitted(pid: int, send: Callable[[], None]) -> None:
+    """Signal the target by ``send``; as the target's user, where root itself may not (CAP_KILL).
+
+    Another user than root may neither.
+    """
+    try:
+        send()
+    except PermissionError:
+        from rtlaunch.linux import guise
+
+        guise.as_sender(pid, send)
 
 
 def unannounced(exec_ns: int) -> Finding:

@@ -22,6 +22,7 @@ from rtlaunch.core.outcome import BY_RTLAUNCH, BY_TARGET, ENDED, REFUSED, Image
 from rtlaunch.core.target import leads_on
 from rtlaunch.engine import channel
 from rtlaunch.engine.handshake import Conversation, Handshake, Refused
+from rtlaunch.engine.sentry import permitted
 from rtlaunch.linux import files, libc, proc
 
 TYPE_CHECKING = False
@@ -300,7 +301,7 @@ class Supervisor:
         if self.ended:
             return
         try:
-            self.permitted(lambda: self.pass_on(signal))
+            permitted(self.pid, lambda: self.pass_on(signal))
         except ProcessLookupError:
             return
         except PermissionError as error:
@@ -324,7 +325,7 @@ class Supervisor:
         Where it is another user's, and we have no CAP_KILL, its tracer may still end it.
         """
         try:
-            self.permitted(lambda: os.kill(self.pid, number))
+            permitted(self.pid, lambda: os.kill(self.pid, number))
         except ProcessLookupError:
             return
         except PermissionError as error:
@@ -332,17 +333,6 @@ class Supervisor:
                 self.injection.end()
             else:
                 self.sentry.listener.step(f"cannot signal {self.pid}: {error.strerror}")
-
-    def permitted(self, send: Callable[[], None]) -> None:
-        """Send the target a signal; as the target's user, where root itself may not (CAP_KILL)."""
-        try:
-            send()
-        except PermissionError:
-            if os.geteuid():
-                raise
-            from rtlaunch.linux import guise
-
-            guise.as_sender(self.pid, send)
 
     # ---- children
 

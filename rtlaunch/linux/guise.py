@@ -10,6 +10,7 @@ become any user, and has often neither capability.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from rtlaunch.linux import libc
@@ -40,12 +41,17 @@ def as_owner(folder: str, act: Callable[[], T]) -> T:
 
 
 def as_sender(pid: int, act: Callable[[], None]) -> None:
-    """Do ``act``, which signals ``pid``, as who runs it; OSError where we may not be that.
+    """Do ``act``, which signals ``pid``, as who runs it.
 
-    Our own effective capabilities are gone meanwhile, and back with our own id (capabilities(7)).
+    PermissionError where we may not be that, ProcessLookupError where it is gone. Our own effective
+    capabilities are gone meanwhile, and back with our own id (capabilities(7)).
     """
     ours = os.geteuid()
-    libc.syscall("setresuid", UNCHANGED, os.stat(f"/proc/{pid}").st_uid, UNCHANGED)
+    try:
+        theirs = os.stat(f"/proc/{pid}").st_uid
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+    libc.syscall("setresuid", UNCHANGED, theirs, UNCHANGED)
     try:
         act()
     finally:

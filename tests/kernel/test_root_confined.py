@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel.faulting import make_file
+from tests.kernel.processes import running
 from tests.launching import NOBODY, Launcher
 from tests.skips import skip
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 # Since Linux 6.14 CAP_PERFMON, and so CAP_SYS_ADMIN, opens smaps too (kernel/fork.c, mm_access).
 CONFINED = ["setpriv", "--bounding-set=-sys_ptrace,-perfmon,-sys_admin"]
@@ -71,3 +75,23 @@ def test_a_signal_reaches_a_program_of_another_user(
             process.kill()
         assert process.stderr
         assert process.stderr.read() == ""
+
+
+@pytest.fixture
+def file() -> Iterator[Path]:
+    """A file that every user may map."""
+    with tempfile.TemporaryDirectory(prefix="rtlaunch-file-") as folder:
+        Path(folder).chmod(0o755)
+        yield make_file(Path(folder) / "data", 64)
+
+
+def test_the_watcher_ends_a_program_of_another_user(
+    confined: Launcher, targets: Path, file: Path
+) -> None:
+    """Without CAP_KILL: one fault over --max-major, and SIGTERM arrives."""
+    confined.prefix = ["setpriv", "--bounding-set=-kill"]
+    options = ["--user", "nobody", "--lock", "current", "--watch", "perf", "--max-major", "3"]
+    with running(confined, options, [targets / "faulter", file]) as run:
+        assert run.ask("evict") == "left 0"
+        run.say("touch 0 10")
+        assert run.process.wait(10) == 123
