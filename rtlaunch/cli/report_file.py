@@ -123,8 +123,24 @@ class ReportFile:
             else:
                 self.write_path(text.encode(), os.path.realpath(self.path(outcome)))
         except OSError as error:
-            return f"the report could not be written to {self.to.path or self.fd}: {error.strerror}"
+            return self.problem(error)
         return ""
+
+    def write_draft(self, outcome: Outcome) -> str:
+        """Write the report as :meth:`write` does, but leave the file that was opened for it.
+
+        So it can be called in a child of ours: the file that it locks is nobody's but its own.
+        """
+        draft = ReportFile(self.to)
+        try:
+            draft.prepare_file(os.path.realpath(self.path(outcome)))
+        except OSError as error:
+            return self.problem(error)
+        return draft.write(outcome)
+
+    def problem(self, error: OSError) -> str:
+        """Say what went wrong."""
+        return f"the report could not be written to {self.to.path or self.fd}: {error.strerror}"
 
     def write_path(self, data: bytes, path: str) -> None:
         """Write the file, then let it be seen."""

@@ -103,15 +103,25 @@ class Voice(Listener):
         """Return the descriptor of the report, if it is open."""
         return (self.report.fd,) if self.report is not None and self.report.fd >= 0 else ()
 
-    def draft(self, findings: tuple[Finding, ...]) -> None:
-        """Write the report as it is by now; it will be written again."""
+    def takes_drafts(self) -> bool:
+        """Tell whether the report is a file: a stream takes one report alone, the last."""
+        return self.report is not None and not self.report.stream
+
+    def draft(self, findings: tuple[Finding, ...]) -> bool:
+        """Write the report as it is by now, and say what is in its way; it will be written again.
+
+        The outcome stays as it was.
+        """
+        if self.report is None:
+            return True
         outcome = self.story.outcome
-        if self.report is None or self.report.stream:
-            return
         kept, outcome.findings = outcome.findings, (*outcome.findings, *findings)
-        self.close_report()
+        self.describe()
+        outcome.time.ended_at = None
+        problem = self.report.write_draft(outcome)
         outcome.findings = kept
-        self.open_report()
+        self.complain(problem)
+        return not problem
 
     def leave_report(self) -> None:
         """Write no report: another process does."""
@@ -169,18 +179,24 @@ class Voice(Listener):
 
     def close_report(self) -> None:
         """Write the report, whole or not at all; an error is said, and costs the target nothing."""
-        if self.report is None:
-            return
+        if self.report is not None:
+            self.describe()
+            self.complain(self.report.write(self.story.outcome))
+
+    # ---- helpers
+
+    def describe(self) -> None:
+        """Fill in what only a report needs of the outcome."""
         from rtlaunch.cli import surroundings
 
         outcome = self.story.outcome
         surroundings.describe(outcome, self.options)
         outcome.findings = tuple(self.with_remedy(found) for found in outcome.findings)
-        problem = self.report.write(outcome)
+
+    def complain(self, problem: str) -> None:
+        """Say what kept the report from being written, if anything did."""
         if problem:
             self.finding(Finding("report-unwritable", problem, waived=True))
-
-    # ---- helpers
 
     def with_remedy(self, finding: Finding) -> Finding:
         """Return ``finding`` with the remedy that fits where we are."""

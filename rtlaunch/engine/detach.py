@@ -25,7 +25,7 @@ from rtlaunch.linux import pidfd, prctl, proc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
@@ -40,8 +40,6 @@ STDERR = 2
 # How long the end of a target that nobody has reaped yet may keep its status from us.
 STATUS_PATIENCE_S = 0.08
 STATUS_POLL_S = 0.005
-
-DRAFT_INTERVAL_NS = 1_000_000_000  # between two drafts of the report
 
 
 def keep_pdeathsig(options: Options) -> Options:
@@ -114,14 +112,23 @@ def nobody_watches() -> Finding:
 def step_out(keep: Iterable[int]) -> None:
     """Leave the target's session and let go of its descriptors but stderr and ``keep``."""
     os.setsid()
-    with open("/proc/self/comm", "w", encoding="ascii") as comm:
-        comm.write(NAME)
+    set_name(NAME)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1):
         os.dup2(null, fd)
-    kept = {0, 1, STDERR, *keep}
+    let_go({0, 1, STDERR, *keep})
+
+
+def set_name(name: str) -> None:
+    """Have the kernel call this process ``name``."""
+    with open("/proc/self/comm", "w", encoding="ascii") as comm:
+        comm.write(name)
+
+
+def let_go(keep: Collection[int]) -> None:
+    """Close all descriptors but those to ``keep``."""
     for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd not in kept:
+        if fd not in keep:
             close(fd)
 
 
@@ -154,61 +161,68 @@ class SideProcess(Supervisor):
         self.nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.listen(self.nudge, self.on_nudge)
         self.sentry.noticed = lambda: os.eventfd_write(self.nudge, 1)
-        self.draft_ns = self.drafted_ns = 0
         channel.tell(self.channel, protocol.Message(protocol.GO, error=os.getpid()))
         if self.traced:
             from rtlaunch.engine import tracing
 
             tracing.begin(self)
-        self.loop()
+        from rtlaunch.engine.drafts import Drafts
+
+        self.drafts = Drafts(self.handshake.listener)
+        try:
+            self.loop()
+        finally:
+            self.drafts.end()
 
     def settle_in(self) -> None:
         """Let go, once the target runs, of what it shares with us."""
         if self.settled_in or not self.handshake.went:
             return
         drop_stderr()
-        super().settle_in()
         self.outcome.state = RUNNING
-        self.draft()
+        self.draft()  # while no other thread is there
+        super().settle_in()
 
     # ---- the report while it runs
 
     def on_nudge(self) -> None:
-        """Hear of faults: the report is written anew, but not twice within a second."""
+        """Hear of faults: the report is to be written anew."""
         os.eventfd_read(self.nudge)
-        self.draft_ns = max(time.monotonic_ns(), self.drafted_ns + DRAFT_INTERVAL_NS)
+        self.drafts.want()
 
     def patience_ms(self) -> float | None:
         """Return how long until something is due, the next draft of the report included."""
-        patience = super().patience_ms()
-        if not self.draft_ns:
-            return patience
-        due = max(0.0, (self.draft_ns - time.monotonic_ns()) / 1e6)
-        return due if patience is None else min(due, patience)
+        due = (super().patience_ms(), self.drafts.patience_ms())
+        return min((each for each in due if each is not None), default=None)
 
     def on_silence(self) -> None:
         """Do what is due."""
-        if self.draft_ns and time.monotonic_ns() >= self.draft_ns:
+        if self.drafts.patience_ms() == 0:
             self.draft()
         super().on_silence()
 
     def draft(self) -> None:
-        """Write the report as far as it is known: nobody may be left to write it at the end."""
-        self.draft_ns, self.drafted_ns = 0, time.monotonic_ns()
+        """Have the report written as far as it is known: nobody may be left to do it at the end."""
+        self.drafts.due_ns = 0
+        if not self.sentry.hold():
+            return  # we are nudged when the watcher sleeps
         try:
             self.sentry.glance()
+            self.drafts.begin(self.findings())
         except ProcessLookupError:
             return  # the end is being told
-        self.handshake.listener.draft(self.findings())
+        finally:
+            self.sentry.let_go()
 
     # ---- the end
 
     def on_signals(self) -> None:
         """Take signals and do nothing: they are meant for the target, which gets its own.
 
-        But SIGCHLD, which tells of a stop while we trace it.
+        But SIGCHLD, which tells of a draft that is written, and of a stop while we trace it.
         """
         os.read(self.signals, 1 << 12)
+        self.drafts.on_child()
         if self.injection is not None:
             self.on_tracee(self.injection)
 
@@ -224,7 +238,7 @@ class SideProcess(Supervisor):
             self.target_stopped(found.si_status)
 
     def on_child(self) -> None:
-        """Have no children."""
+        """Have no children to ask for here."""
 
     def refuse(self, finding: Finding) -> None:
         """End the target with 125 by its shim; one that has none, or is deaf, by SIGKILL."""

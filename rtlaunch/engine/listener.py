@@ -40,8 +40,13 @@ class Listener:
         """Say which descriptors it writes to, beside stderr."""
         return ()
 
-    def draft(self, findings: tuple[Finding, ...]) -> None:
-        """Hear what is known of a target that runs on."""
+    def takes_drafts(self) -> bool:
+        """Tell whether a draft would be written."""
+        return False
+
+    def draft(self, findings: tuple[Finding, ...]) -> bool:
+        """Hear what is known of a target that runs on; False where it could not be written."""
+        return True
 
     def leave_report(self) -> None:
         """Hear that another process has the report to write."""
@@ -64,3 +69,6 @@ class Observer:
 
     def unannounced(self, exec_ns: int) -> None:
         """Hear that the target exec()ed at ``exec_ns`` and no shim announced that image."""
+
+    def sleeps(self) -> None:
+        """Hear that the watcher has told what there was, and is about to sleep."""

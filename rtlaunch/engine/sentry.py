@@ -60,7 +60,8 @@ class Sentry(Observer):
         self.exec_ns = 0  # of an exec that was not announced yet, and not seen by perf
         self.alarm_ns = 0  # when it will count as unannounced
         self.ending: Stat | None = None  # as it stood when it had closed its descriptors
-        self.noticed: Callable[[], object] = bool  # called for each fault that is told
+        self.news = False  # whether somebody is to be told when the watcher sleeps
+        self.noticed: Callable[[], object] = bool  # called then
 
     # ---- the supervisor's
 
@@ -237,6 +238,21 @@ class Sentry(Observer):
         if self.reader is not None and self.watch is not None:
             self.count(self.reader.read(), self.watch.so_far())
 
+    def hold(self) -> bool:
+        """Keep the watcher asleep until let_go(); False where it is awake, whose sleep is news."""
+        if self.watch is None:
+            return True
+        self.news = True  # first: it may fall asleep right after we have looked
+        if not self.watch.hold():
+            return False
+        self.news = False
+        return True
+
+    def let_go(self) -> None:
+        """Let the watcher wake up again."""
+        if self.watch is not None:
+            self.watch.let_go()
+
     def count(self, last: Stat | None, result: watching.WatchResult) -> None:
         """Fill in the outcome's counts, sites and faults."""
         from rtlaunch.engine import watch as watching
@@ -281,7 +297,7 @@ class Sentry(Observer):
 
     def fault(self, line: str, hidden: int) -> None:
         """Say a fault."""
-        self.noticed()
+        self.news = True
         shown = MAX_LINES_HIDDEN.format(line=line, hidden=hidden) if hidden else line
         self.listener.fault(shown)
 
@@ -302,6 +318,12 @@ class Sentry(Observer):
 
             threadstack.give_back(self.pid, self.options, self.facts)
         self.note(unannounced(exec_ns))
+
+    def sleeps(self) -> None:
+        """Pass on that there is news, now that it was said."""
+        if self.news:
+            self.news = False
+            self.noticed()
 
     def send(self, number: int) -> None:
         """Send the target a signal; it is not reaped before the watcher has ended."""

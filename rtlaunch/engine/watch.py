@@ -140,6 +140,7 @@ class Watch:
         self._hung: set[int] = set()
         self._lock = _thread.allocate_lock()  # over feed and ledger
         self._finished = _thread.allocate_lock()  # held while the watcher runs
+        self._awake = _thread.allocate_lock()  # held by the watcher but while it sleeps
         self._stop_fd = -1
 
     # ---- the main thread's
@@ -216,6 +217,17 @@ class Watch:
         """Return what was seen up to now; the watcher goes on."""
         with self._lock:
             return self._result()
+
+    def hold(self) -> bool:
+        """Keep the watcher asleep until let_go(), so that it is safe to fork; False if it is awake.
+
+        It imports, locks and says what it has to only while it is awake.
+        """
+        return self._awake.acquire(blocking=False)
+
+    def let_go(self) -> None:
+        """Let the watcher wake up again."""
+        self._awake.release()
 
     def _join(self) -> None:
         """Wait for the watcher to end; nothing happens if there is none."""
@@ -302,6 +314,7 @@ class Watch:
     # ---- the watcher's
 
     def _run(self) -> None:
+        self._awake.acquire()
         self.tid = _thread.get_native_id()
         why = "the watcher failed by a bug, told on stderr"  # a watch that ended must say so
         try:
@@ -316,12 +329,13 @@ class Watch:
             if why:
                 self._failed = self._blind = True
                 self.why = why
+            self._awake.release()
             self._finished.release()
 
     def _loop(self) -> None:
         poll = self._new_poll()
         while True:
-            ready = poll.poll(self._patience_ms())
+            ready = self._sleep(poll)
             if any(fd == self._stop_fd for fd, _ in ready):
                 return
             for fd, events in ready:
@@ -336,6 +350,16 @@ class Watch:
                     poll = self._new_poll()
             self._tell(faults)
             self._mind_exec()
+
+    def _sleep(self, poll: select.poll) -> list[tuple[int, int]]:
+        """Wait until there is something to do; meanwhile the watcher may be held."""
+        patience = self._patience_ms()
+        self._awake.release()
+        try:
+            self._observer.sleeps()
+            return poll.poll(patience)
+        finally:
+            self._awake.acquire()
 
     def _new_poll(self) -> select.poll:
         poll = select.poll()
