@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -64,14 +65,15 @@ def bare_private_dirty_kb(stage: Stage) -> int:
 
 
 def watcher_of(report: str) -> int:
-    """Return the side process that will write ``report``; BenchError if there is none."""
+    """Return the side process that will write ``report``, no draft; BenchError if none will."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name, command = (folder / "comm").read_text(), (folder / "cmdline").read_bytes()
         except OSError:
             continue  # it ended meanwhile
-        if name == "rtlaunch-watch\n" and report.encode() in command:
-            return int(folder.name)
+        pid = int(folder.name)
+        if name == "rtlaunch-watch\n" and report.encode() in command and os.getsid(pid) == pid:
+            return pid
     raise BenchError(f"no side process will write {report}")
 
 

@@ -28,6 +28,7 @@ FAILED = 1  # pytest's exit status when tests failed; any other is no verdict
 
 LOCK, LIMITS = "tests/kernel/test_lock.py", "tests/kernel/test_limits.py"
 BUDGET = "tests/kernel/test_budget.py"
+DRAFTS = "tests/kernel/test_drafts.py"
 FIT = "tests/kernel/test_fit.py"
 FOLLOWED = "tests/kernel/test_followed.py"
 THREAD_STACK = "tests/kernel/test_thread_stack.py"
@@ -272,6 +273,40 @@ MUTANTS = (
         (("        return children == ALL\n", "        return True\n"),
          ("    return any(matches(", "    return True or any(matches(")),
         ("tests/kernel/test_children_named.py",),
+    ),
+    Mutant(
+        "the side process writes drafts itself",
+        "rtlaunch/engine/drafts.py",
+        (("            self.pid = os.fork()\n", "            raise OSError\n"),),
+        (DRAFTS,),
+    ),
+    Mutant(
+        "who writes a draft holds what watches",
+        "rtlaunch/engine/drafts.py",
+        (("            let_go({0, 1, STDERR})\n", ""),),
+        (DRAFTS,),
+    ),
+    Mutant(
+        "two drafts are written at a time",
+        "rtlaunch/engine/drafts.py",
+        (("not self.due_ns or self.pid", "not self.due_ns"),),
+        (DRAFTS,),
+    ),
+    Mutant(
+        "who writes a draft outlives the side process",
+        "rtlaunch/engine/drafts.py",
+        (("prctl.set_pdeathsig(_signal.SIGKILL)", "prctl.set_pdeathsig(0)"),),
+        (DRAFTS,),
+    ),
+    Mutant(
+        "the watcher can be held while it is awake",
+        "rtlaunch/engine/watch.py",
+        (("return self._awake.acquire(blocking=False)", "return True"),
+         ("""        \"\"\"Let the watcher wake up again.\"\"\"
+        self._awake.release()
+""", """        return
+""")),
+        ("tests/kernel/test_watch.py::test_the_watcher_is_held_only_while_it_sleeps",),
     ),
 )
 

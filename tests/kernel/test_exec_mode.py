@@ -9,13 +9,14 @@ import subprocess
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import books
 from tests.host import compile_c, wait_until
 from tests.kernel import seccomp
+from tests.kernel.detached import EXEC, GONE_WITHIN_S, watchers_of, written
 from tests.kernel.faulting import make_file
 from tests.kernel.processes import children, is_alive, stat, status
 from tests.standing import PYTHON, standing
@@ -33,28 +34,6 @@ int main(void) {
     return getchar() == EOF ? 0 : 1;
 }
 """
-EXEC = ("--mode", "exec")
-WATCHER = "rtlaunch-watch"
-GONE_WITHIN_S = 2.0  # the promise is 0.1; a loaded machine has other things to do
-
-
-def watchers_of(report: Path) -> list[int]:
-    """Return the side processes that hold a file in the report's folder open or come from us."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and status(int(entry.name), "Name") == WATCHER:
-            command = (entry / "cmdline").read_bytes().decode()
-            if str(report) in command:
-                found.append(int(entry.name))
-    return found
-
-
-def written(report: Path) -> dict[str, Any]:
-    """Wait for the report of a run whose side process ends by itself; return it."""
-    wait_until(report.exists, "no report was written")
-    wait_until(lambda: not watchers_of(report), "the side process did not end")
-    found: dict[str, Any] = json.loads(report.read_text())
-    return found
 
 
 def test_the_program_has_our_pid_and_is_locked(rtlaunch: Launcher) -> None:

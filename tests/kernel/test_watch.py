@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -373,6 +374,47 @@ def test_what_is_no_fault_does_not_wake_the_watcher(faulter: Faulter) -> None:
         for _ in range(20):
             faulter.say("anonymous 10")
         assert switches(watched.watch.tid) == before
+
+
+def test_the_watcher_is_held_only_while_it_sleeps(faulter: Faulter) -> None:
+    """Who wants to fork is told that it is busy telling of a fault, and then, that it sleeps."""
+    with watching(faulter) as watched:
+        wait_until(lambda: held(watched.watch), "the watcher does not sleep")
+        telling, told, slept = (threading.Event() for _ in range(3))
+        watched.heard.fault = lambda *_: (telling.set(), told.wait(10))  # type: ignore[method-assign]
+        watched.heard.sleeps = lambda: slept.set() if told.is_set() else None  # type: ignore[method-assign]
+        faulter.evict()
+        faulter.say("touch 0 1")
+        assert telling.wait(10)
+        assert not held(watched.watch)
+        told.set()
+        assert slept.wait(10)
+        wait_until(lambda: held(watched.watch), "the watcher does not sleep")
+
+
+def test_a_watcher_that_is_held_loses_nothing(faulter: Faulter) -> None:
+    """What fell meanwhile is taken in when it is let go."""
+    with watching(faulter) as watched:
+        faulter.evict()
+        wait_until(watched.watch.hold, "the watcher does not sleep")
+        before = taken(watched.watch)
+        faulter.say("touch 0 1")
+        assert taken(watched.watch) == before
+        watched.watch.let_go()
+        wait_until(lambda: taken(watched.watch) > before, "the fault is not taken in")
+
+
+def taken(watched: watch.Watch) -> int:
+    """Return how many faults the watcher has taken in."""
+    return sum(site.count for site in watched.so_far().sites)
+
+
+def held(watched: watch.Watch) -> bool:
+    """Tell whether the watcher can be held, and let it go again."""
+    if not watched.hold():
+        return False
+    watched.let_go()
+    return True
 
 
 def after_seconds(seconds: float) -> Any:
