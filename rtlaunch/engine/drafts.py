@@ -68,10 +68,10 @@ class Drafts:
     def become_writer(self, parent: int, findings: tuple[Finding, ...]) -> NoReturn:
         """Write a draft and end; nothing of the process that we come from is touched, nor held."""
         try:
-            let_go({0, 1, STDERR})
             prctl.set_pdeathsig(_signal.SIGKILL)  # nobody would keep us from a later report
+            set_name(NAME)
+            let_go({0, 1, STDERR})
             if os.getppid() == parent:
-                set_name(NAME)
                 self.write(findings)
         finally:
             if sys.exc_info()[0]:  # a bug of ours, of which nobody else would hear

@@ -21,6 +21,7 @@ from tests.host import wait_until
 from tests.kernel.detached import (
     EXEC,
     GONE_WITHIN_S,
+    is_stopped,
     stop_writer,
     take_faults,
     watchers_of,
@@ -133,11 +134,18 @@ def test_who_writes_holds_nothing_of_the_watch(
     """No socket of the shim's, no perf event, no pidfd; in the side process' session, its child."""
     with faulting(rtlaunch, targets, file) as (held, watcher):
         writer = stop_writer(held, watcher)
-        fds = {entry.name: os.readlink(entry) for entry in Path(f"/proc/{writer}/fd").iterdir()}
-        others = [link for fd, link in fds.items() if int(fd) > 2]
-        assert not [link for link in others if link.startswith(("socket:", "anon_inode:"))]
+        wait_until(lambda: has_let_go(writer), "it holds what watches")
         assert (int(stat(writer)[1]), int(stat(writer)[3])) == (watcher, watcher)
         assert children(held.process.pid) == []
+
+
+def has_let_go(writer: int) -> bool:
+    """Let a writer go on for a moment, and tell whether it has closed what is not for it."""
+    os.kill(writer, signal.SIGCONT)
+    assert is_stopped(writer)
+    fds = {entry.name: os.readlink(entry) for entry in Path(f"/proc/{writer}/fd").iterdir()}
+    others = [link for fd, link in fds.items() if int(fd) > 2]
+    return not [link for link in others if link.startswith(("socket:", "anon_inode:"))]
 
 
 def test_a_draft_that_hangs_does_not_hold_up_the_program(
