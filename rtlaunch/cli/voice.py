@@ -107,8 +107,8 @@ class Voice(Listener):
         """Tell whether the report is a file: a stream takes one report alone, the last."""
         return self.report is not None and not self.report.stream
 
-    def draft(self, findings: tuple[Finding, ...]) -> bool:
-        """Write the report as it is by now, and say what is in its way; it will be written again.
+    def draft(self, findings: tuple[Finding, ...], said: bool) -> bool:
+        """Write the report as it is by now, and say once what is in its way.
 
         The outcome stays as it was.
         """
@@ -120,7 +120,8 @@ class Voice(Listener):
         outcome.time.ended_at = None
         problem = self.report.write_draft(outcome)
         outcome.findings = kept
-        self.complain(problem)
+        if not said:
+            self.complain(problem)
         return not problem
 
     def leave_report(self) -> None:

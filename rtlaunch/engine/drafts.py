@@ -81,9 +81,7 @@ class Drafts:
 
     def write(self, findings: tuple[Finding, ...]) -> None:
         """Write a draft; what is in its way is said once, however many fail."""
-        if self.failed:
-            self.listener.leave_words()
-        self.failed = not self.listener.draft(findings)
+        self.failed = not self.listener.draft(findings, said=self.failed) or self.failed
 
     def on_child(self) -> None:
         """Reap who wrote, if it has ended."""

@@ -44,8 +44,11 @@ class Listener:
         """Tell whether a draft would be written."""
         return False
 
-    def draft(self, findings: tuple[Finding, ...]) -> bool:
-        """Hear what is known of a target that runs on; False where it could not be written."""
+    def draft(self, findings: tuple[Finding, ...], said: bool) -> bool:
+        """Hear what is known of a target that runs on; False where it could not be written.
+
+        ``said`` is whether that was so before, and the user heard of it.
+        """
         return True
 
     def leave_report(self) -> None:

@@ -14,18 +14,20 @@ from rtlaunch.engine.listener import Listener
 
 
 class Ear(Listener):
-    """Notes in which process a draft was asked for."""
+    """Notes in which process a draft was asked for; none can be written."""
 
     def __init__(self, takes: bool = True) -> None:
         self.takes = takes
         self.pids: list[int] = []
+        self.said: list[bool] = []
 
     def takes_drafts(self) -> bool:
         return self.takes
 
-    def draft(self, findings: tuple[Finding, ...]) -> bool:
+    def draft(self, findings: tuple[Finding, ...], said: bool) -> bool:
         self.pids.append(os.getpid())
-        return True
+        self.said.append(said)
+        return False
 
 
 def refused() -> int:
@@ -38,6 +40,16 @@ def test_where_no_process_can_be_had_it_is_written_here(monkeypatch: pytest.Monk
     ear = Ear()
     Drafts(ear).begin(())
     assert ear.pids == [os.getpid()]
+
+
+def test_what_is_in_the_way_is_to_be_said_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever writes: the side process remembers it for the next."""
+    ear = Ear()
+    drafts = Drafts(ear)
+    monkeypatch.setattr(os, "fork", refused)
+    drafts.begin(())
+    drafts.begin(())
+    assert ear.said == [False, True]
 
 
 def test_no_process_is_made_for_a_draft_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
