@@ -67,12 +67,13 @@ def bare_private_dirty_kb(stage: Stage) -> int:
 def watcher_of(report: str) -> int:
     """Return the side process that will write ``report``, no draft; BenchError if none will."""
     for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
         try:
             name, command = (folder / "comm").read_text(), (folder / "cmdline").read_bytes()
+            leads = os.getsid(pid) == pid
         except OSError:
             continue  # it ended meanwhile
-        pid = int(folder.name)
-        if name == "rtlaunch-watch\n" and report.encode() in command and os.getsid(pid) == pid:
+        if name == "rtlaunch-watch\n" and leads and report.encode() in command:
             return pid
     raise BenchError(f"no side process will write {report}")
 
