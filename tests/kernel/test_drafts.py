@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,7 +233,11 @@ def test_who_writes_ends_with_the_side_process(
     with faulting(rtlaunch, targets, file) as (held, watcher):
         writer = stop_writer(held, watcher)
         os.kill(watcher, signal.SIGKILL)
-        wait_until(lambda: not is_alive(writer), "who writes a draft lives on")
+        try:
+            wait_until(lambda: not is_alive(writer), "who writes a draft lives on")
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(writer, signal.SIGKILL)
 
 
 def test_a_draft_that_cannot_be_written_is_said_once(
