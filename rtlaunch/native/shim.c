@@ -92,6 +92,10 @@ struct channel {
 /* Weak: a program without libc has none, and then the shim has no settings and returns. */
 extern char **__environ __attribute__((weak, visibility("default")));
 
+/* Nothing is ever kept here. What lies behind the file's part of a page a loader clears before it reads the
+ * page, and so that is one fault, of a write, in each program that inherits the shim; else it were two. */
+static char tail __attribute__((used));
+
 /* ---- the kernel: one function per operation; each returns -errno where it fails ---- */
 
 static long sys_getpid(void)

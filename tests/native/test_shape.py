@@ -76,6 +76,14 @@ def test_shim_has_two_segments_and_no_relro(any_shim: Path) -> None:
     assert "PT_GNU_RELRO" not in [kind for kind, _ in found]
 
 
+def test_shim_has_a_tail_to_clear(any_shim: Path) -> None:
+    """A child that inherits the shim pays for one page fault in what is writable, not for two."""
+    with any_shim.open("rb") as stream:
+        loaded = [one.header for one in ELFFile(stream).iter_segments("PT_LOAD")]
+    (written,) = (one for one in loaded if one["p_flags"] & PF_W)
+    assert written["p_memsz"] > written["p_filesz"]
+
+
 def test_shim_is_never_writable_and_executable(any_shim: Path) -> None:
     """Neither code nor stack of the target becomes writable code through us; no text relocation."""
     found = segments(any_shim)
