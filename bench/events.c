@@ -41,7 +41,7 @@ static const struct perf_event_attr sampler = {
 };
 static const struct perf_event_attr sentinel = {
     .type = PERF_TYPE_SOFTWARE, .size = sizeof sentinel, .config = PERF_COUNT_SW_DUMMY,
-    .read_format = PERF_FORMAT_LOST,
+    .read_format = PERF_FORMAT_LOST, .disabled = 1,
 };
 
 /* What the kernel does is not counted if it may not be (perf_event_paranoid). */

@@ -35,6 +35,7 @@ _FAULTS_MINOR, _FAULTS_MAJOR, _DUMMY = 5, 6, 9  # PERF_COUNT_SW_*
 # with no more than this (the CPU is the ring's, and mmap2 is not asked for), that is one.
 _SAMPLE_TYPE = 0x1 | 0x2 | 0x4 | 0x8
 _FORMAT_LOST = 1 << 4  # since 6.0
+_DISABLED = 1 << 0
 _INHERIT = 1 << 1
 _EXCLUDE_KERNEL_HV = 1 << 5 | 1 << 6
 _COMM = 1 << 9 | 1 << 24  # comm, comm_exec
@@ -106,9 +107,10 @@ def open_sentinel(pid: int, variant: Variant) -> int:
 
     It says so all the time unless a ring is mapped (kernel/events/core.c,
     perf_poll), into which nothing is written. Not inherited, so that it costs
-    no thread creation. EINVAL before Linux 5.13.
+    no thread creation; never enabled, so that mmap and context switches pass
+    it over, which does not keep it from its end. EINVAL before Linux 5.13.
     """
-    return libc.perf_event_open(_attr(_DUMMY, _REMOVE_ON_EXEC, variant), pid, -1)
+    return libc.perf_event_open(_attr(_DUMMY, _DISABLED | _REMOVE_ON_EXEC, variant), pid, -1)
 
 
 class RingDenied(OSError):
