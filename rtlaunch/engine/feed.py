@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import time
 
 from rtlaunch.core.perfring import MAJOR, MINOR
@@ -83,6 +84,17 @@ class Feed:
     def fds(self) -> list[int]:
         """List the descriptors that become readable, and hang up when what they watch has ended."""
         return self._events.fds() if self._events else []
+
+    def samplers(self) -> list[int]:
+        """List those of the descriptors that are inherited by threads."""
+        return [fd for fd in self.fds() if fd != self.sentinel()]
+
+    def have_ended(self) -> bool:
+        """Tell whether one of these has hung up: the target ended, or an exec took perf away."""
+        poll = select.poll()
+        for fd in self.samplers():
+            poll.register(fd, 0)
+        return bool(poll.poll(0))
 
     def sentinel(self) -> int:
         """Return the descriptor that hangs up at exec, -1 if there is none."""

@@ -266,8 +266,11 @@ class Supervisor:
         """Take what waits on the signalfd: children first, as they may end the run."""
         from rtlaunch.core import forwarding
 
-        taken = forwarding.parse_signals(os.read(self.signals, 16 * forwarding.SIGINFO_BYTES))
-        for signal in taken:
+        try:
+            told = os.read(self.signals, 16 * forwarding.SIGINFO_BYTES)
+        except BlockingIOError:
+            return  # the watcher's bell took it, and hands it over
+        for signal in forwarding.parse_signals(told):
             if signal.number == forwarding.SIGCHLD:
                 self.on_child()
             elif self.sentry.wants_signal(signal.number):

@@ -3,7 +3,7 @@
 Why a thread: a fault is told at once while the main thread waits for signals,
 and it must not have the target's real-time policy nor its CPUs. It has no
 timer: only samples, a ring half full, an exec and :meth:`Watch.stop` wake it
-(and the kernel itself, for a moment, at a thread's exit: perf_event_exit_event).
+(and, where rings are polled, the kernel itself at a thread's exit: see engine/bell.py).
 
 What it does not do: count. The kernel's majflt (read by the caller at arm and
 at exit) is the truth; perf misses faults taken inside system calls when
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rtlaunch.core.options import Reaction
     from rtlaunch.core.proc import Mapping
+    from rtlaunch.engine.bell import Bell
 
 AUTO, PERF, PROC, NONE = "auto", "perf", "proc", "none"
 
@@ -138,6 +139,7 @@ class Watch:
         self._alarm_ns = 0
         self._look_ns = 0
         self._hung: set[int] = set()
+        self._unread = True  # whether the rings may hold what nothing has told of
         self._lock = _thread.allocate_lock()  # over feed and ledger
         self._finished = _thread.allocate_lock()  # held while the watcher runs
         self._awake = _thread.allocate_lock()  # held by the watcher but while it sleeps
@@ -319,9 +321,14 @@ class Watch:
         why = "the watcher failed by a bug, told on stderr"  # a watch that ended must say so
         try:
             from rtlaunch.engine.aside import step_aside
+            from rtlaunch.engine.bell import Bell
 
             step_aside(self._pid)
-            self._loop()
+            bell = Bell()
+            try:
+                self._loop(bell)
+            finally:
+                bell.close()
             why = ""
         except _FAILURES as error:
             why = f"the watcher failed: {error!r}"
@@ -332,8 +339,8 @@ class Watch:
             self._awake.release()
             self._finished.release()
 
-    def _loop(self) -> None:
-        poll = self._new_poll()
+    def _loop(self, bell: Bell) -> None:
+        poll = self._new_poll(bell)
         while True:
             ready = self._sleep(poll)
             if any(fd == self._stop_fd for fd, _ in ready):
@@ -343,12 +350,18 @@ class Watch:
                     poll.unregister(fd)
                     self._hung.add(fd)
                     self._look_ns = time.monotonic_ns() + _EXEC_SETTLES_NS
+                elif fd == bell.fd:
+                    bell.quiet()
+            self._unread = False
             with self._lock:
                 faults = self._ledger.take(self._feed.read())
                 if self._look_ns and time.monotonic_ns() >= self._look_ns:
                     self._after_hang_up()
-                    poll = self._new_poll()
+                    poll = self._new_poll(bell)
             self._tell(faults)
+            if bell.fd >= 0 and any(self._ledger.accepted.values()):
+                bell.take_down(self._feed)
+                poll = self._new_poll(bell)
             self._mind_exec()
 
     def _sleep(self, poll: select.poll) -> list[tuple[int, int]]:
@@ -361,16 +374,17 @@ class Watch:
         finally:
             self._awake.acquire()
 
-    def _new_poll(self) -> select.poll:
+    def _new_poll(self, bell: Bell) -> select.poll:
         poll = select.poll()
-        for fd in (self._stop_fd, *self._feed.fds()):
+        for fd in (self._stop_fd, *bell.hang(self._feed)):
             if fd not in self._hung:
                 poll.register(fd, select.POLLIN)
+        self._unread = True
         return poll
 
     def _patience_ms(self) -> int | None:
         """Return how long to sleep: for ever, but for an exec that was not announced yet."""
-        if self._feed.holds:
+        if self._unread or self._feed.holds:
             return 0
         instants = [instant for instant in (self._alarm_ns, self._look_ns) if instant]
         if not instants:
@@ -382,9 +396,8 @@ class Watch:
         self._look_ns = 0
         if not self._ledger.pending_exec:
             return
-        samplers_ended = bool(self._hung - {self._feed.sentinel()})
         self._hung.clear()
-        if not samplers_ended:
+        if not self._feed.have_ended():
             self._feed.renew_sentinel()
             return
         self._feed.close()

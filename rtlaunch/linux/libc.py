@@ -19,7 +19,9 @@ from rtlaunch.core.elf import host_machine
 
 # System call numbers: asm/unistd_64.h (x86_64), asm-generic/unistd.h (the others).
 _GENERIC = {
+    "fcntl": 25,
     "rt_sigqueueinfo": 138,
+    "rt_tgsigqueueinfo": 240,
     "setresuid": 147,
     "setfsuid": 151,
     "setfsgid": 152,
@@ -33,7 +35,9 @@ _GENERIC = {
 }
 NUMBERS = {
     "x86_64": {
+        "fcntl": 72,
         "rt_sigqueueinfo": 129,
+        "rt_tgsigqueueinfo": 297,
         "setresuid": 117,
         "setfsuid": 122,
         "setfsgid": 123,
@@ -64,7 +68,11 @@ PIDFD_SIGNAL_PROCESS_GROUP = 4  # pidfd_send_signal(2), Linux 6.9
 
 PERF_FLAG_FD_CLOEXEC = 8  # perf_event_open(2)
 
-SI_QUEUE = -1  # sigaction(2)
+SI_USER, SI_QUEUE, SI_SIGIO = 0, -1, -5  # sigaction(2)
+
+# fcntl(2), asm-generic/fcntl.h
+F_SETFL, F_SETSIG, F_SETOWN_EX = 4, 10, 15
+F_OWNER_TID = 0
 SFD_CLOEXEC, SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK  # signalfd(2)
 
 
@@ -196,6 +204,22 @@ def queued_siginfo(signal: int, value: int) -> bytes:
 def rt_sigqueueinfo(pid: int, signal: int, info: bytes) -> None:
     """Queue ``signal`` with its siginfo for a process; ESRCH, EPERM, EAGAIN (queue full)."""
     syscall("rt_sigqueueinfo", pid, signal, info)
+
+
+def rt_tgsigqueueinfo(pid: int, tid: int, signal: int, info: bytes) -> None:
+    """Queue ``signal`` with its siginfo for a thread; errors as rt_sigqueueinfo's."""
+    syscall("rt_tgsigqueueinfo", pid, tid, signal, info)
+
+
+def notify(fd: int, tid: int, signal: int) -> None:
+    """Have ``signal`` sent to our thread ``tid`` when there is something to read; 0 for none.
+
+    O_ASYNC. By fcntl(2)'s number: Python's module is a library that a launch has not loaded.
+    """
+    owner = F_OWNER_TID.to_bytes(4, sys.byteorder) + tid.to_bytes(4, sys.byteorder)
+    syscall("fcntl", fd, F_SETOWN_EX, owner)
+    syscall("fcntl", fd, F_SETSIG, signal)
+    syscall("fcntl", fd, F_SETFL, os.O_ASYNC if signal else 0)
 
 
 def pidfd_send_signal(

@@ -26,7 +26,7 @@ VALUE = -(2**31) + 7
 
 def number(header: str, name: str) -> int | None:
     """Return a system call's number as a header of the C library has it."""
-    found = re.search(rf"#define __NR_{name}\s+(\d+)", Path(header).read_text())
+    found = re.search(rf"#define __NR(?:3264)?_{name}\s+(\d+)", Path(header).read_text())
     return int(found[1]) if found else None
 
 

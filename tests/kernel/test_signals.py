@@ -61,6 +61,16 @@ def test_queued_values_arrive(target: Running) -> None:
         assert target.lines.line() == f"{int(signal.SIGUSR1)} {SI_QUEUE} {value}"
 
 
+def test_a_signal_that_wakes_the_watcher_arrives_as_well(target: Running) -> None:
+    """SIGIO is what perf's rings are watched by: each that is sent is the target's all the same."""
+    for value in range(200):
+        sigqueue(target.pid, signal.SIGIO, value)
+        assert target.lines.line() == f"{int(signal.SIGIO)} {SI_QUEUE} {value}"
+        os.kill(target.pid, signal.SIGIO)
+        assert target.lines.line() == f"{int(signal.SIGIO)} {SI_USER} 0"
+    assert taken(target) == []
+
+
 def test_queued_signals_arrive_in_number_and_order(target: Running) -> None:
     """A burst of real-time signals: each one arrives, lower numbers first, in order of value."""
     os.kill(target.pid, signal.SIGSTOP)  # so that they queue up
