@@ -108,6 +108,8 @@ PACKED = {
         "rtlaunch.core.forwarding",
         "rtlaunch.engine.watch",
     ],
+    "once the target runs": ["rtlaunch.engine.aside", "rtlaunch.engine.bell"],
+    "exec mode, beside the target": ["rtlaunch.engine.detach", "rtlaunch.engine.drafts"],
     "locked from outside": ["rtlaunch.engine.tracing"],
     "what becomes another program": ["rtlaunch.engine.chain"],
     "words and values": ["rtlaunch.core.units"],
