@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 
 import pytest
 
-from tests.host import wait_until
+from tests.kernel.detached import written
 from tests.kernel.injecting import build
 
 PRINT_LOCKED = "grep VmLck /proc/self/status"
@@ -99,8 +98,7 @@ def test_work_in_a_child_is_said(rtlaunch, tmp_path, mode):
     process = rtlaunch.start(*words)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 3
-    wait_until(lambda: json.loads(report.read_text())["complete"], "no report")
-    whole = json.loads(report.read_text())
+    whole = written(report)
     (warning,) = found(whole, "work-in-child")
     assert warning["values"]["children_seconds"] >= 0.4 > warning["values"]["own_seconds"]
     assert (whole["lock"]["ok"], whole["verdict"]) == (True, "clean")

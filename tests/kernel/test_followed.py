@@ -19,6 +19,7 @@ import pytest
 from tests import books, launching
 from tests.host import wait_until
 from tests.kernel import seccomp
+from tests.kernel.detached import written
 from tests.kernel.injecting import PTRACE, build
 from tests.kernel.killing import can_trace
 from tests.kernel.processes import (
@@ -435,8 +436,8 @@ def test_in_exec_mode_the_side_process_follows(rtlaunch, waiter, tmp_path):
     finally:
         process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 7
-    wait_until(lambda: json.loads(report.read_text())["complete"], "no report")
-    found = json.loads(report.read_text())
+    found = written(report)
+    assert found["complete"]
     assert (found["lock"]["ok"], found["verdict"], found["exit"]["code"]) == (True, "clean", 7)
 
 
@@ -448,6 +449,5 @@ def test_in_exec_mode_a_traced_shell_is_reaped_by_its_parent(rtlaunch, tmp_path,
     process = rtlaunch.start(*words)
     assert process.wait(DEADLINE_S) == (5 if "exit" in end else -signal.SIGTERM)
     process.communicate()
-    wait_until(lambda: json.loads(report.read_text())["complete"], "no report")
-    found = json.loads(report.read_text())["exit"]
+    found = written(report)["exit"]
     assert (found["code"], found["signal"]) == ((5, None) if "exit" in end else (None, "SIGTERM"))

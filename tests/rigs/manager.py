@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests import books
 from tests.host import wait_until
@@ -55,6 +56,19 @@ class Manager:
     def read(self, path: str) -> str:
         """Read a file in there; AssertionError if there is none."""
         return self.run("cat", path)
+
+    def report(self, path: str) -> dict[str, Any]:
+        """Wait for a report that is complete: it is written after the program's end."""
+        wait_until(lambda: self.is_complete(path), f"{path} is not complete")
+        found: dict[str, Any] = json.loads(self.read(path))
+        return found
+
+    def is_complete(self, path: str) -> bool:
+        """Tell whether the report of the end is there."""
+        try:
+            return bool(json.loads(self.read(path))["complete"])
+        except AssertionError:
+            return False  # not even a draft
 
     def install(self, program: Path, path: str) -> None:
         """Copy a program into it."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from tests.host import wait_until
 from tests.rigs.manager import RTLAUNCH
 
 if TYPE_CHECKING:
@@ -75,9 +73,7 @@ class Service:
 
     def found(self) -> dict[str, Any]:
         """Return the report, once it is complete."""
-        wait_until(lambda: json.loads(self.manager.read(self.report))["complete"], "not complete")
-        report: dict[str, Any] = json.loads(self.manager.read(self.report))
-        return report
+        return self.manager.report(self.report)
 
 
 def locked_bytes(service: Service) -> int:

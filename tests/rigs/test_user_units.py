@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,8 +76,7 @@ def test_a_users_service_is_locked_and_watched(user: UserManager) -> None:
     wait_until(lambda: user.system.not_held(pid) == [], "it is not locked")
     user.systemctl("stop", "small")
     path = f"{RUNTIME}/small/report.json"
-    wait_until(lambda: json.loads(user.system.read(path))["complete"], "not complete")
-    report = json.loads(user.system.read(path))
+    report = user.system.report(path)
     assert (report["host"]["where"], report["host"]["unit"]) == ("user-service", "small.service")
     assert (report["mode"]["chosen"], report["lock"]["ok"]) == ("exec", True)
 
