@@ -237,9 +237,22 @@ def test_without_perf_what_it_execs_is_noticed_too(rtlaunch, room, watch):
     program = compile_source("cc", "-static", source, room / "exec")
     words = ("--watch", watch, "--", program, build("static", "waiter", room))
     with standing(rtlaunch, *words) as held:
+        # an image that ends at once is told from one that never came by nothing
+        wait_until(lambda: len(sockets(held.process.pid)) == 1, "the exec was not heard of")
         report = held.end().report
     assert [image["locked"] for image in report["target"]["images"]] == [True, False]
     assert [finding["code"] for finding in report["findings"]] == ["exec-unannounced"]
+
+
+def sockets(pid: int) -> list[str]:
+    """Return the sockets that a process has open."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(os.readlink(fd))
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return [each for each in found if each.startswith("socket:")]
 
 
 @pytest.mark.parametrize(("watch", "more"), [("perf", 0), ("proc", 1)])

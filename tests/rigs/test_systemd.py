@@ -285,9 +285,10 @@ def test_supervise_refuses_what_it_would_break(service: Service) -> None:
 
 
 def test_sigkill_of_the_whole_group_leaves_a_report(service: Service) -> None:
-    """systemctl kill -s KILL --kill-who=all: what was proven and counted is on the disk."""
+    """systemctl kill -s KILL --kill-who=all: all but the last second is on the disk."""
     service.install("Type=notify")
     service.start()
+    service.manager.run("timeout", "5", "sh", "-c", 'until [ -e "$0" ]; do :; done', service.report)
     service.manager.run("systemctl", "kill", "-s", "KILL", "--kill-who=all", service.name)
     service.manager.wait_for(service.name, "ActiveState", "failed")
     report = json.loads(service.manager.read(service.report))
