@@ -5,7 +5,6 @@ Each installation is made of one source distribution, unpacked in a path with a 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -261,7 +260,7 @@ def test_the_pack_has_all_that_a_launch_imports(venv: Path, tmp_path: Path) -> N
     target = ["sh", "-c", "echo main >&2"]
     entry = libraries(venv) / "__main__.py"
     python = [venv / "bin" / "python3", "-I", "-S", "-X", "importtime", entry]
-    environ = {**os.environ, "RTLAUNCH_STATE_DIR": str(tmp_path / "state")}
+    environ = installs.environment(RTLAUNCH_STATE_DIR=str(tmp_path / "state"))
     ran = subprocess.run(
         [*python, "--", *target], env=environ, capture_output=True, text=True, check=True
     )
