@@ -20,8 +20,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -93,7 +94,7 @@ TREES = {
 }
 
 # What a launch imports, in the order of the story: all that these need is packed, and each group is
-# taken apart when its first module is wanted.
+# taken apart when its first module is wanted. What else a run may import is packed one by one.
 PACKED = {
     "before the fork": [
         "rtlaunch.cli.launch",
@@ -116,6 +117,8 @@ PACKED = {
     "values that somebody gave": ["rtlaunch.core.kinds"],
     "a profile": ["rtlaunch.linux.profiles"],
 }
+# typer makes the help of docstrings and annotations, which a pack has none of.
+NOT_PACKED = {"rtlaunch.cli.app"}
 # What pip and its like turn into the interpreter's own path (binary distribution format).
 INTERPRETER_SCRIPT = """\
 #!python
@@ -251,9 +254,9 @@ def module_file(name: str, root: Path) -> Path | None:
     return next(found, None)
 
 
-def imports_of(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that a module imports as it is imported: not in functions, not for types."""
-    for node in tree.body:
+def imports_of(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names that are imported in ``nodes`` themselves."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -264,7 +267,8 @@ def imports_of(tree: ast.Module) -> Iterator[str]:
 def imported_by(names: list[str], root: Path) -> dict[str, Path]:
     """Return the modules of ours that importing ``names`` imports, each after what it imports.
 
-    By reading them: what they import of others is not there while the package is built.
+    Not what their functions import, nor what is imported for types. By reading them: what they
+    import of others is not there while the package is built.
     """
     found: dict[str, Path] = {}
     begun: set[str] = set()
@@ -275,13 +279,38 @@ def imported_by(names: list[str], root: Path) -> dict[str, Path]:
             return
         begun.add(name)
         add(name.rpartition(".")[0])
-        for imported in imports_of(ast.parse(file.read_bytes())):
+        for imported in imports_of(ast.parse(file.read_bytes()).body):
             add(imported)
         found[name] = file
 
     for name in names:
         add(name)
     return found
+
+
+class Untyped(ast.NodeTransformer):
+    """Take away what is never run: imports that are for types."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        """Drop ``if TYPE_CHECKING``."""
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
+
+
+def run_from(names: list[str], root: Path) -> list[str]:
+    """Return the modules of ours that running ``names`` may ever import, their functions' too."""
+    found = dict.fromkeys(names)
+    wanted = list(found)
+    while wanted:
+        file = module_file(wanted.pop(), root)
+        if file is None:
+            continue
+        for imported in imports_of(ast.walk(Untyped().visit(ast.parse(file.read_bytes())))):
+            if imported not in found and imported not in NOT_PACKED:
+                found[imported] = None
+                wanted.append(imported)
+    return [name for name in found if module_file(name, root)]
 
 
 class Lean(ast.NodeTransformer):
@@ -296,23 +325,37 @@ class Lean(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
+def to_be_read(root: Path) -> Iterator[dict[str, Path]]:
+    """Yield the modules of a run as they are read: those of a launch by groups, others one by one.
+
+    Some are in more than one group: there they are read with the first.
+    """
+    for names in PACKED.values():
+        yield imported_by(names, root)
+    for name in run_from(PACKED["before the fork"], root):
+        yield from ({each: file} for each, file in imported_by([name], root).items())
+
+
+def bytecode(name: str, file: Path, root: Path) -> tuple[str, str, CodeType]:
+    """Return a module as a pack has it: name, file, code."""
+    where = file.relative_to(root).as_posix()
+    lean = ast.fix_missing_locations(Lean().visit(ast.parse(file.read_bytes())))
+    return name, where, compile(lean, where, "exec", optimize=2)
+
+
 def build_pack(root: Path = ROOT) -> Path:
-    """Write the bytecode of the launch's modules, for this interpreter, into one file; return it.
+    """Write the bytecode of a run's modules, for this interpreter, into one file; return it.
 
     Without docstrings: nobody asks a launch for help. The layout is rtlaunch.cli.Pack's: a mark, an
     index (the group of each module, the place of each group), the groups.
     """
     group_of = {"rtlaunch": -1, "rtlaunch.cli": -1}  # they read the pack
-    groups = []
-    for number, names in enumerate(PACKED.values()):
-        codes = []
-        for name, file in imported_by(names, root).items():
-            if name not in group_of:
-                group_of[name] = number
-                where = file.relative_to(root).as_posix()
-                lean = ast.fix_missing_locations(Lean().visit(ast.parse(file.read_bytes())))
-                codes.append((name, where, compile(lean, where, "exec", optimize=2)))
-        groups.append(marshal.dumps(codes))
+    groups: list[bytes] = []
+    for modules in to_be_read(root):
+        packed = [name for name in modules if name not in group_of]
+        if packed:
+            group_of |= dict.fromkeys(packed, len(groups))
+            groups.append(marshal.dumps([bytecode(name, modules[name], root) for name in packed]))
     del group_of["rtlaunch"], group_of["rtlaunch.cli"]
     pack = root / "build" / f"launch.{sys.implementation.cache_tag}.pack"
     pack.write_bytes(laid_out(group_of, groups))

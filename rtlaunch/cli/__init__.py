@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import marshal
+import os
 import sys
 from _frozen_importlib_external import MAGIC_NUMBER
 
@@ -24,28 +25,32 @@ class Pack:
     (docs/decisions/0013). A group is read when its first module is wanted, and all of it is run
     then, each module after what it imports: Python's import system takes as long for a module as
     the module itself.
+
+    The file stays open: a program may run for months, and what is wanted at its end must be of the
+    version that began, whatever lies in the package's folder by then.
     """
 
-    def __init__(self, path: str, mark: bytes, index: bytes) -> None:
-        self._path = path
+    def __init__(self, file: int, mark: bytes, root: str) -> None:
+        self.file = file
         self._mark = mark
-        self._root = path.rsplit("/", 2)[0]
+        self._root = root
         self._groups: dict[str, int]
         self._places: list[tuple[int, int]]
-        self._groups, self._places = marshal.loads(index)
+        size = int.from_bytes(mark[-4:], "little")
+        self._groups, self._places = marshal.loads(os.pread(file, size, MARK_BYTES))
 
     @classmethod
     def beside(cls, package: str) -> Pack | None:
         """Open the pack of the package in folder ``package``; None where none is fit for use."""
-        path = f"{package}/launch.{sys.implementation.cache_tag}.pack"
         try:
-            with open(path, "rb", 0) as file:
-                mark = file.read(MARK_BYTES)
-                if mark[: len(MAGIC_NUMBER)] != MAGIC_NUMBER:
-                    return None
-                return cls(path, mark, file.read(int.from_bytes(mark[-4:], "little")))
+            file = open_high(f"{package}/launch.{sys.implementation.cache_tag}.pack")
         except OSError:
             return None
+        mark = os.pread(file, MARK_BYTES, 0)
+        if mark[: len(MAGIC_NUMBER)] != MAGIC_NUMBER:
+            os.close(file)
+            return None
+        return cls(file, mark, package.rpartition("/")[0])
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Run the group of module ``name``, if it is in the pack."""
@@ -68,16 +73,27 @@ class Pack:
         """Do nothing: its code was run."""
 
     def _run(self, group: int) -> bool:
-        """Run the modules of a group; False where the pack is no longer the one we began with."""
+        """Run the modules of a group; False where somebody wrote over the pack."""
         start, size = self._places[group]
-        with open(self._path, "rb", 0) as file:
-            if file.read(MARK_BYTES) != self._mark:
-                return False
-            file.seek(start)
-            packed = marshal.loads(file.read(size))
+        if os.pread(self.file, MARK_BYTES, 0) != self._mark:
+            return False
+        packed = marshal.loads(os.pread(self.file, size, start))
         for name, where, code in packed:
             make_module(name, f"{self._root}/{where}", code)
         return True
+
+
+def open_high(path: str) -> int:
+    """Open a file for reading, close-on-exec, and not in the place of a closed standard stream."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if file > 2:
+        return file
+    from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+    try:
+        return fcntl(file, F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(file)
 
 
 def make_module(name: str, file: str, code: CodeType) -> None:
@@ -116,6 +132,7 @@ class Site:
         return next((spec for spec in found if spec), None)
 
 
+pack = None
 if sys.flags.no_site:  # before anything that may be elsewhere is imported
     sys.meta_path.append(Site)
     pack = Pack.beside(__path__[0].rpartition("/")[0])

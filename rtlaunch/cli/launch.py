@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 
-from rtlaunch.cli.voice import Voice
+from rtlaunch.cli.voice import STDERR, Voice
 from rtlaunch.core import argv, settings
 from rtlaunch.core.findings import EXIT_REFUSED, Finding, Refusal
 from rtlaunch.engine import inherit
@@ -59,10 +59,30 @@ def main(words: Sequence[str]) -> int:
 def run(line: argv.Line, inherited: inherit.Inherited, voice: Voice, story: Story) -> int:
     """Launch the command of ``line``; the status is the target's, or that of a Refusal."""
     options, command, findings = order(line.raw, line.command, inherited.environ)
-    perform(options, command, findings, inherited, voice, story)
-    voice.summary()
+    try:
+        perform(options, command, findings, inherited, voice, story)
+        voice.summary()
+    except ImportError as error:
+        if story.outcome.exit.rtlaunch_code is None:
+            raise
+        say_taken_away(error)
     code = story.outcome.exit.rtlaunch_code
     return EXIT_REFUSED if code is None else code
+
+
+def say_taken_away(error: ImportError) -> None:
+    """Say that there is no report, in words that are here: those for a finding may be gone too.
+
+    It takes an installation without a pack (docs/decisions/0013), removed while the program ran.
+    """
+    line = (
+        "rtlaunch: the report is not written: rtlaunch was taken away while the program ran"
+        f" ({error}); the exit status is the program's own\n"
+    )
+    try:
+        os.write(STDERR, line.encode("utf-8", "surrogateescape"))
+    except OSError:
+        return
 
 
 def perform(

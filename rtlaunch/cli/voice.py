@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from rtlaunch.cli import pack
 from rtlaunch.core.findings import ERROR, INFO, WARNING, Finding, Refusal
 from rtlaunch.core.options import DEFAULT
 from rtlaunch.core.preflight import waive
@@ -100,8 +101,9 @@ class Voice(Listener):
             self.say(step(text), {"event": "fault", "text": text})
 
     def descriptors(self) -> tuple[int, ...]:
-        """Return the descriptor of the report, if it is open."""
-        return (self.report.fd,) if self.report is not None and self.report.fd >= 0 else ()
+        """Return the descriptors of the report and of what is still to be imported, if any."""
+        own = (self.report.fd if self.report else -1, pack.file if pack else -1)
+        return tuple(fd for fd in own if fd >= 0)
 
     def takes_drafts(self) -> bool:
         """Tell whether the report is a file: a stream takes one report alone, the last."""

@@ -70,7 +70,7 @@ class Drafts:
         try:
             prctl.set_pdeathsig(_signal.SIGKILL)  # nobody would keep us from a later report
             set_name(NAME)
-            let_go({0, 1, STDERR})
+            let_go({0, 1, STDERR, *self.listener.descriptors()})
             if os.getppid() == parent:
                 self.write(findings)
         finally:

@@ -37,7 +37,7 @@ class Listener:
         """Hear of page faults after arming, one line."""
 
     def descriptors(self) -> tuple[int, ...]:
-        """Say which descriptors it writes to, beside stderr."""
+        """Say which descriptors it needs, beside stderr."""
         return ()
 
     def takes_drafts(self) -> bool:
