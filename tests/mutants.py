@@ -283,7 +283,7 @@ MUTANTS = (
     Mutant(
         "who writes a draft holds what watches",
         "rtlaunch/engine/drafts.py",
-        (("            let_go({0, 1, STDERR})\n", ""),),
+        (("            let_go({0, 1, STDERR, *self.listener.descriptors()})\n", ""),),
         (DRAFTS,),
     ),
     Mutant(
@@ -297,6 +297,12 @@ MUTANTS = (
         "rtlaunch/engine/drafts.py",
         (("prctl.set_pdeathsig(_signal.SIGKILL)", "prctl.set_pdeathsig(0)"),),
         (DRAFTS,),
+    ),
+    Mutant(
+        "what is missing at the end costs the exit code",
+        "rtlaunch/cli/launch.py",
+        (("if story.outcome.exit.rtlaunch_code is None:", "if True:"),),
+        ("tests/kernel/test_upgrade.py::test_without_a_pack_the_exit_code_is_still_the_targets",),
     ),
     Mutant(
         "the watcher can be held while it is awake",

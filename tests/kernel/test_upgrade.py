@@ -112,7 +112,7 @@ def test_without_a_pack_the_exit_code_is_still_the_targets(
     launcher: Launcher, package: Path
 ) -> None:
     """Where what writes the report is gone, that is said, and costs the program nothing."""
-    (package / PACK).unlink()
+    (package / PACK).unlink(missing_ok=True)
     with standing(launcher, "--mode", "supervise", "--", *TARGET) as held:
         remove(package)
         held.tell(END)
