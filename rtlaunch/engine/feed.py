@@ -73,9 +73,10 @@ class Feed:
         variant = self._events.variant if self._events else perf.Variant()
         notes = []
         if variant.user_only:
+            level = _paranoid()
             notes.append(
                 "without faults inside system calls, as kernel.perf_event_paranoid is "
-                f"{_paranoid()} and we lack CAP_PERFMON"
+                f"{'unknown' if level is None else level} and we lack CAP_PERFMON"
             )
         if not variant.threads_only:
             notes.append("without counts, which would hold its children's too before Linux 5.13")
