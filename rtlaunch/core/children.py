@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 NONE, ALL = "none", "all"
 _DELETED = " (deleted)"  # what the kernel appends to the path of a file that is gone
 
+LEFT_ALONE = "a lock does not pass to a child (fork(2)), and --children none leaves them alone"
+OUT_OF_REACH = (
+    "a lock does not pass to a child (fork(2)); --children %s locks what it execs through a loader:"
+    " a child that only forks, or runs a static program, has no shim in it"
+)
+
 # Less than this is no work: a shell's own helpers use as much, s.
 LEAST_WORK_S = 0.1
 
@@ -80,11 +86,11 @@ def _in_set(letters: str, letter: str) -> bool:
     return False
 
 
-def did_the_work(last: Stat, ticks: int) -> Finding | None:
+def did_the_work(last: Stat, ticks: int, meant: str = NONE) -> Finding | None:
     """Find that the children used more CPU time than the program, by its last stat.
 
-    ``ticks`` are the clock's, per second. The kernel counts the children that were waited for, and
-    theirs.
+    For a program none of whose children was locked, as those ``meant`` were to be. ``ticks`` are
+    the clock's, per second. The kernel counts the children that were waited for, and theirs.
     """
     own, theirs = (last.utime + last.stime) / ticks, (last.cutime + last.cstime) / ticks
     if theirs < LEAST_WORK_S or theirs <= own:
@@ -93,6 +99,11 @@ def did_the_work(last: Stat, ticks: int) -> Finding | None:
         "work-in-child",
         f"the children of {last.comm} used {theirs:.2f} s of CPU time, it itself {own:.2f} s: "
         "they did the work, and they were not locked",
-        why="a lock does not pass to a child (fork(2)), and --children none leaves them alone",
-        values={"program": last.comm, "own_seconds": own, "children_seconds": theirs},
+        why=LEFT_ALONE if meant == NONE else OUT_OF_REACH % meant,
+        values={
+            "program": last.comm,
+            "own_seconds": own,
+            "children_seconds": theirs,
+            "children": meant,
+        },
     )

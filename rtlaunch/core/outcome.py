@@ -166,7 +166,7 @@ class Lock(Part):
     ``flags`` are mlockall's by name, empty for none; ``errno`` is the number
     that mlockall failed with; ``headroom_bytes`` is core.units.UNLIMITED where
     no limit applies; ``stopped_ns`` is how long one thread of a process that already ran stood
-    still for it.
+    still for it; ``children_locked`` counts the images of children, None where none was meant.
     """
 
     via: str | None = None
@@ -181,6 +181,7 @@ class Lock(Part):
     lock_ns: int | None = None
     stopped_ns: int | None = None
     unlocked_mappings: Sequence[UnlockedMapping] = ()
+    children_locked: int | None = None
 
 
 class Thp(Part):

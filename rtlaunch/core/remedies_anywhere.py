@@ -225,7 +225,8 @@ LAUNCH: dict[str, Row] = {
     "work-in-child": (
         "the program: it forks what does its work (a script without exec, a supervisor)",
         "%(all_children)s",
-        "exec in the script's last line; or --children GLOB with the name of what does the work",
+        "exec in the script's last line; or --children GLOB with the name of what does the work; of"
+        " a server that forks without exec: rtlaunch lock PID, for each child",
     ),
     "proc-missing": (
         "the mount namespace: no procfs at /proc, or that of another pid namespace",

@@ -152,6 +152,10 @@ UNTOLD = {
 }
 
 
+# For children that no shim gets into.
+LOCK_EACH = "rtlaunch lock PID   # each of them, once it is there"
+
+
 def names_for(finding: Finding, where: Where, context: Context) -> dict[str, str]:
     """Return every name that a template may use: the finding's values, the place, the line."""
     names = dict(UNTOLD)
@@ -185,6 +189,7 @@ def place_names(where: Where) -> Mapping[str, str]:
 def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]:
     """Return the command line as it was typed, and with one option changed or more."""
     typed, cured = context.options, without_low_memlock(finding, context.options)
+    reached_all = finding.values.get("children") == "all"
 
     def run(options: Sequence[str], *changed: str) -> str:
         words = instead(options, *changed) if changed else options
@@ -197,7 +202,7 @@ def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]
         "allow": run(typed, "--allow", finding.code),
         "run_user": run(cured, "--user", (where.user or str(where.uid)) if where.uid else "USER"),
         "memlock_max": run(typed, "--memlock", "max"),
-        "all_children": run(typed, "--children", "all"),
+        "all_children": LOCK_EACH if reached_all else run(typed, "--children", "all"),
         "via_auto": run(typed, "--via", "auto"),
         "run_ambient": run(
             instead(typed, "--user", (where.user or str(where.uid)) if where.uid else "USER"),

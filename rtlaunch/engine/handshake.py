@@ -125,6 +125,8 @@ class Handshake:
         self.images: list[Image] = []
         self.went = 0
         self.unlocked_children = 0
+        if options.children != "none":
+            outcome.lock.children_locked = 0
         self.accepted: list[Finding] = []
         self.smaps = ""  # of the last image whose books were read
         self.readiness: Readiness | None = None  # who is told that the program is ready
@@ -268,6 +270,7 @@ class Handshake:
     def conclude_child(self, conversation: Speaker, record: Message) -> None:
         """Let a child go on, locked or not; say so if not."""
         if not record.error:
+            self.outcome.lock.children_locked = (self.outcome.lock.children_locked or 0) + 1
             return
         self.unlocked_children += 1
         if self.unlocked_children > CHILD_WARNINGS:

@@ -220,7 +220,7 @@ class Sentry(Observer):
             self.mark_unannounced(exec_ns)
         if result.hidden:
             self.listener.fault(f"{result.hidden} more faults were not shown")
-        if last is not None and self.options.lock and self.options.children == "none":
+        if last is not None and self.options.lock and not self.outcome.lock.children_locked:
             self.note_children(last)
 
     def note_children(self, last: Stat) -> None:
@@ -229,7 +229,7 @@ class Sentry(Observer):
             return
         from rtlaunch.core import children
 
-        finding = children.did_the_work(last, os.sysconf("SC_CLK_TCK"))
+        finding = children.did_the_work(last, os.sysconf("SC_CLK_TCK"), self.options.children)
         if finding:
             self.note(finding)
 

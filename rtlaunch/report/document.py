@@ -219,6 +219,7 @@ def lock(outcome: Outcome) -> dict[str, Any]:
         "lock_ns": whole.lock_ns,
         "stopped_ns": whole.stopped_ns,
         "unlocked_mappings": [unlocked_mapping(each) for each in whole.unlocked_mappings],
+        "children_locked": whole.children_locked,
     }
 
 

@@ -23,6 +23,7 @@ def test_a_child_is_not_locked_by_default(anybody):
     """--children none: a program that the target starts sees itself unlocked."""
     ran = anybody.run("--", "sh", "-c", f"{PRINT_LOCKED}; echo end")
     assert (ran.code, locked_in(ran.out)) == (0, [0])
+    assert ran.report["lock"]["children_locked"] is None
     assert len(ran.report["target"]["images"]) == 1
 
 
@@ -41,6 +42,7 @@ def test_many_children_at_once_are_all_locked(rtlaunch):
     line = f"for child in $(seq 40); do {PRINT_LOCKED} & done; wait"
     ran = rtlaunch.run("--children", "all", "--", "sh", "-c", line)
     assert (ran.code, len(locked_in(ran.out)), 0 in locked_in(ran.out)) == (0, 40, False)
+    assert ran.report["lock"]["children_locked"] == 41  # seq too
 
 
 def test_a_forked_child_is_the_programs_own_business(rtlaunch):

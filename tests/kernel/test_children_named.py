@@ -107,6 +107,18 @@ def test_work_in_a_child_is_said(rtlaunch, tmp_path, mode):
         assert "--children all -- sh -c" in err
 
 
+@pytest.mark.parametrize("children", ["all", "sh"])
+def test_work_in_a_child_that_only_forked_is_said(rtlaunch, children):
+    """No loader runs in it: whoever asked for it to be locked hears that nothing was."""
+    line = "(i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done); exit 3"
+    ran = rtlaunch.run("--children", children, "--", "sh", "-c", line)
+    assert (ran.code, ran.report["lock"]["children_locked"]) == (3, 0)
+    (warning,) = found(ran.report, "work-in-child")
+    assert f"--children {children} locks what it execs" in warning["why"]
+    advice = "rtlaunch lock PID" if children == "all" else "--children all -- sh -c"
+    assert advice in ran.err.partition("try now:")[2].partition("\n")[0]
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
