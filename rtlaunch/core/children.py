@@ -10,6 +10,8 @@ from rtlaunch.core.findings import Finding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rtlaunch.core.proc import Stat
 
 NONE, ALL = "none", "all"
@@ -106,4 +108,15 @@ def did_the_work(last: Stat, ticks: int, meant: str = NONE) -> Finding | None:
             "children_seconds": theirs,
             "children": meant,
         },
+    )
+
+
+def went_on(program: str, pids: Sequence[int]) -> Finding:
+    """Find that a program which has ended goes on in forks of itself."""
+    listed = ", ".join(map(str, pids))
+    return Finding(
+        "daemonized",
+        f"{program} has ended and goes on in a fork of itself (PID {listed}), which is not locked",
+        why="a lock does not pass to a child (fork(2)), and no shim runs in one that does not exec",
+        values={"program": program, "pid": pids[0], "pids": list(pids)},
     )

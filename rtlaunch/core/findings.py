@@ -73,6 +73,7 @@ CODES: dict[str, tuple[str, int, bool]] = {
     "exec-unannounced": (WARNING, EXIT_REFUSED, True),
     "child-unlocked": (WARNING, EXIT_REFUSED, True),
     "work-in-child": (WARNING, EXIT_REFUSED, True),
+    "daemonized": (WARNING, EXIT_REFUSED, True),
     # the surroundings
     "proc-missing": (ERROR, EXIT_REFUSED, False),
     "mode-exec": (ERROR, EXIT_REFUSED, False),

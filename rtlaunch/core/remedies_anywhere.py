@@ -228,6 +228,12 @@ LAUNCH: dict[str, Row] = {
         "exec in the script's last line; or --children GLOB with the name of what does the work; of"
         " a server that forks without exec: rtlaunch lock PID, for each child",
     ),
+    "daemonized": (
+        "the program: it becomes a daemon (daemon(7)), and what it forked has none of its locks",
+        "rtlaunch lock %(pid)s",
+        "have it stay in the foreground: --foreground, -F, -D, -n, --daemonize no, or what it calls"
+        " that",
+    ),
     "proc-missing": (
         "the mount namespace: no procfs at /proc, or that of another pid namespace",
         "%(sudo)smount -t proc proc /proc",

@@ -144,10 +144,12 @@ def carry_out(
     else:
         pid = start_child(options, facts, actions, clean, theirs)
     inherit.block_signals()
+    end = os.fstat(theirs.fileno())
     theirs.close()
     story.forked = True
 
     supervisor = make_supervisor(options, facts, actions, listener, ours, story, detached)
+    supervisor.channel_end = (end.st_dev, end.st_ino)
     supervisor.handshake.promise = promise
     supervisor.handshake.readiness = ready
     story.outcome.time.forked_ns = forked_ns

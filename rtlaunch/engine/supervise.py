@@ -61,6 +61,7 @@ class Supervisor:
         self.handshake = handshake
         self.sentry = sentry
         self.channel = ours
+        self.channel_end = (0, 0)  # st_dev and st_ino of the target's
         self.signals = libc.signalfd4(-1, ALL_SIGNALS)
         self.shim_path = shim_path
         self.traced = traced
@@ -454,6 +455,20 @@ class Supervisor:
         ours = self.refusal is not None or self.failure is not None
         end.by = BY_RTLAUNCH if ours else BY_TARGET
         self.outcome.state = REFUSED if ours else ENDED
+        if end.by == BY_TARGET and self.channel.fileno() in self.handlers:
+            self.look_for_forks()
+
+    def look_for_forks(self) -> None:
+        """Say where the program goes on in forks of itself: its end of the channel is held."""
+        from rtlaunch.engine import leftover
+
+        outcome = self.outcome
+        program = outcome.target.images[-1].path if outcome.target.images else None
+        pids = leftover.forks_of(program, self.channel_end) if program else []
+        if pids and outcome.exit.code is not None and self.handshake.options.lock:
+            from rtlaunch.core import children
+
+            self.sentry.note(children.went_on(outcome.target.argv[0], pids))
 
 
 def consume(pid: int) -> None:

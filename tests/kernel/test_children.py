@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 
 import pytest
 
+from tests.kernel.detached import written
+from tests.kernel.processes import status
 from tests.kernel.programs import need_root
 from tests.skips import skip
 
@@ -98,7 +101,9 @@ def test_a_child_that_outlives_the_target_does_not_hold_us(rtlaunch, tmp_path):
     assert process.stdout.readline() == "started\n"
     assert process.wait(timeout=10) == 0
     fifo.write_text("late\n")
-    assert process.communicate(timeout=10) == ("late\nend\n", "")
+    out, err = process.communicate(timeout=10)
+    assert out == "late\nend\n"
+    assert err.startswith("rtlaunch: warning [daemonized]: sh has ended and goes on in a fork")
 
 
 @pytest.mark.parametrize("children", ["none", "all"])
@@ -107,3 +112,56 @@ def test_a_childs_death_is_not_the_targets(rtlaunch, children):
     line = "sh -c 'kill -KILL $$'; false; exit 7"
     ran = rtlaunch.run("--children", children, "--", "sh", "-c", line)
     assert (ran.code, ran.report["exit"]["code"], ran.report["exit"]["signal"]) == (7, 7, None)
+
+
+DAEMON = """
+import os, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+print(os.getpid(), flush=True)
+for fd in (0, 1, 2): os.close(fd)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("mode", ["supervise", "exec"])
+def test_a_program_that_becomes_a_daemon_is_told_of(rtlaunch, mode):
+    """It goes on in a fork, which has no lock: a warning with its PID, and the way to lock it."""
+    report = rtlaunch.report_path()
+    options = ("--mode", mode, "--report", report)
+    process = rtlaunch.start(*options, "--", "/usr/bin/python3", "-c", DAEMON)
+    daemon = int(process.stdout.readline())
+    try:
+        _, err = process.communicate(timeout=20)
+        assert status(daemon, "VmLck") == "0 kB"
+        found = written(report)
+        (warning,) = found["findings"]
+        assert (process.returncode, warning["code"]) == (0, "daemonized")
+        assert warning["values"]["pids"] == [daemon]
+        if mode == "supervise":
+            assert f"try now: rtlaunch lock {daemon}" in err
+        assert rtlaunch_lock(rtlaunch, daemon) == 0
+        assert status(daemon, "VmLck") != "0 kB"
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+
+
+def rtlaunch_lock(rtlaunch, pid):
+    """Do what the warning says; return the exit code."""
+    return subprocess.run(rtlaunch.words("lock", pid), capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sleep 1 >/dev/null 2>&1 & exit 0",
+        "(sleep 1; true) >/dev/null 2>&1 & kill -TERM $$",
+        "(sleep 0.1; true) & wait",
+    ],
+    ids=["another program", "the fork of one that is killed", "a fork that it waits for"],
+)
+def test_what_else_is_left_is_no_daemon(rtlaunch, line):
+    """Nothing is said where the program did not go on by itself in a fork."""
+    ran = rtlaunch.run("--", "sh", "-c", line)
+    assert ran.report["findings"] == []
