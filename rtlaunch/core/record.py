@@ -49,7 +49,7 @@ class Record(metaclass=RecordType):
         fields = type(self)._fields
         if named or len(values) != len(fields):
             values = self._complete(values, named)
-        for field, value in zip(fields, values, strict=True):
+        for field, value in zip(fields, values):  # noqa: B905 - as many as fields; it costs
             setattr(self, field, value)
 
     @classmethod
