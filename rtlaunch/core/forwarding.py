@@ -37,6 +37,9 @@ MPI_DAEMONS = (
     "mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "hydra_pmi_proxy"
 )  # fmt: skip
 
+# Where Slurm holds a step in a cgroup of its own (proctrack/cgroup): v2's hierarchy, v1's freezer.
+STEP_CONTROLLERS = ("", "freezer")
+
 # struct signalfd_siginfo, include/uapi/linux/signalfd.h: signo, errno, code, pid, uid, fd, tid,
 # band, overrun, trapno, status, int, ptr.
 SIGINFO = Struct("=IiiIIiIIIIiiQ")
@@ -61,15 +64,30 @@ def parse_signals(data: bytes) -> tuple[Signal, ...]:
     return tuple(found)
 
 
-def signals_all(sender: str, environ: Mapping[str, str], same_group: bool) -> bool:
+def signals_all(
+    sender: str, environ: Mapping[str, str], same_group: bool, same_cgroup: bool
+) -> bool:
     """Tell whether who sent a signal to us, by its comm, sent it to the target as well.
 
-    slurmstepd signals all processes of a step that srun made, but of a batch script, which has no
-    step id, perhaps the first one alone (scancel --batch); MPI's daemons signal process groups.
+    MPI's daemons signal process groups. slurmstepd signals all processes of a step that srun made,
+    but its own children alone where it holds the step in a cgroup (proctrack_cgroup.c,
+    proctrack_p_signal), and of a batch script, which has no step id, perhaps the first one alone
+    (scancel --batch).
     """
     if sender == SLURM_DAEMON:
-        return bool(environ.get("SLURM_STEP_ID"))
-    return same_group and sender in MPI_DAEMONS
+        return same_cgroup and bool(environ.get("SLURM_STEP_ID"))
+    return same_group and sender.partition(".")[0] in MPI_DAEMONS  # Debian: mpirun.openmpi
+
+
+def step_cgroups(text: str) -> tuple[str, ...]:
+    """Return the lines of a /proc/PID/cgroup that would differ for a daemon and the step it holds.
+
+    As lines and not as paths: in a cgroup namespace both are relative, and differ as well.
+    """
+    lines = text.splitlines()
+    return tuple(
+        line for line in lines if set(line.split(":")[1].split(",")) & set(STEP_CONTROLLERS)
+    )
 
 
 def is_for_target(signal: Signal, own_pid: int, leads_session: bool) -> bool:

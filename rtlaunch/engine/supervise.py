@@ -296,9 +296,13 @@ class Supervisor:
         try:
             sender = proc.read_text(signal.sender_pid, "comm").rstrip("\n")
             same_group = os.getpgid(self.pid) == os.getpgrp()
+            ours, theirs = (
+                forwarding.step_cgroups(proc.read_text(pid, "cgroup"))
+                for pid in (self.own_pid, signal.sender_pid)
+            )
         except OSError:
             return False  # it is gone: once more is better than never
-        return forwarding.signals_all(sender, environ, same_group)
+        return forwarding.signals_all(sender, environ, same_group, ours == theirs)
 
     def forward(self, signal: Signal) -> None:
         """Send the target what was sent to us, a queued value included (sigqueue(3))."""

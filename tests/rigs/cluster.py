@@ -1,4 +1,4 @@
-"""A real Slurm cluster of one node, in namespaces of its own, with the installed rtlaunch in it."""
+"""A real Slurm cluster, in namespaces of its own, with the installed rtlaunch in it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.host import wait_until
-from tests.kernel.processes import children
+from tests.kernel.processes import Lines, children
+from tests.rigs.manager import remove_cgroups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SCRIPT = Path(__file__).with_name("boot-slurm.sh")
+ADDER = Path(__file__).with_name("adder.c")
+CGROUPS = Path("/sys/fs/cgroup")
+CONTROLLERS = ("freezer", "memory")  # that boot-slurm.sh takes
 RTLAUNCH = "/mnt/rtlaunch/bin/rtlaunch"
+FORMS = {"bare": (), "wrapped": (RTLAUNCH, "-q", "--")}
+BY_RANK = "{host}-{rank}.json"
+FOUR_SUMS = [f"rank {rank} sum 6" for rank in range(4)]
 TARGETS = "/mnt/targets"
 NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
@@ -74,18 +81,68 @@ class Cluster:
         wait_until(lambda: self.run(*asked)[1].strip() != "", f"{name} does not run")
         return self.run(*asked)[1].strip()
 
+    @contextmanager
+    def task(
+        self, name: str, *words: str
+    ) -> Iterator[tuple[Lines, str, subprocess.Popen[str]]]:
+        """Run one task of a job, a talker; give what it says, the job's id, and srun."""
+        process = self.start("srun", "-n1", f"--job-name={name}", *words)
+        assert process.stdin and process.stdout
+        lines = Lines(process.stdout.fileno())
+        try:
+            lines.upto("ready ")
+            lines.line()
+            yield lines, self.job(name), process
+        finally:
+            self.run("scancel", "--signal=KILL", f"--name={name}")
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+
+    def left_over(self) -> str:
+        """Return the commands of targets and launchers that live in there."""
+        told = self.run("ps", "-e", "-o", "stat=,args=")[1].splitlines()
+        mine = (f"{TARGETS}/", "/mnt/rtlaunch/")
+        return "\n".join(one for one in told if one[0] != "Z" and any(part in one for part in mine))
+
+    def ends_by_scancel(self, name: str, words: Sequence[str], *target: str) -> int:
+        """Run a target as one task, have it cancelled; srun's exit code once nobody is left."""
+        with self.task(name, *words, *target) as (_, number, process):
+            self.run("scancel", number)
+            code = process.wait(20)
+            wait_until(lambda: self.left_over() == "", "somebody is left")
+        return code
+
+
+def compile_mpi(cluster: Cluster, compiler: str) -> str:
+    """Compile the program whose ranks add up by an MPI's own compiler; return its path in there."""
+    path = cluster.folder / f"adder-{compiler}"
+    subprocess.run([compiler, str(ADDER), "-o", str(path)], check=True)
+    return str(path)
+
+
+def sums(out: str) -> list[str]:
+    """Return what the ranks of an MPI program have said, in order."""
+    return sorted(line for line in out.splitlines() if line.startswith("rank "))
+
 
 def read_all(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the reports of a folder by the names of their files."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
+def can_hold_steps() -> bool:
+    """Tell whether there are the cgroups of version 1 that hold a step's processes and memory."""
+    return all(os.access(CGROUPS / one / "cgroup.procs", os.W_OK) for one in CONTROLLERS)
+
+
 @contextmanager
-def booted(installation: Path, targets: Path) -> Iterator[Cluster]:
-    """Boot a cluster; nothing of it is left behind."""
+def booted(installation: Path, targets: Path, cgroup: str = "") -> Iterator[Cluster]:
+    """Boot a cluster, of two nodes with cgroups if these have a name; nothing of it is left."""
     folder = Path(tempfile.mkdtemp(prefix="rtlaunch-slurm-"))
     folder.chmod(0o755)
-    words = [str(SCRIPT), str(folder), str(installation), str(targets)]
+    words = [str(SCRIPT), str(folder), str(installation), str(targets), cgroup]
     log = (folder / "boot").open("w+")
     process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -101,4 +158,6 @@ def booted(installation: Path, targets: Path) -> Iterator[Cluster]:
             os.kill(pid, signal.SIGKILL)  # PID 1 of its namespace takes all others along
         process.wait()
         log.close()
+        if cgroup:
+            remove_cgroups(cgroup)
         shutil.rmtree(folder)

@@ -100,12 +100,26 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def cluster(movable_install: Path, targets: Path) -> Iterator[Cluster]:
-    """A Slurm cluster of one node, and Open MPI on it."""
+    """A Slurm cluster of one node, and MPI on it."""
+    need_slurm()
+    with clusters.booted(movable_install, targets) as booted:
+        yield booted
+
+
+@pytest.fixture(scope="session")
+def confined(movable_install: Path, targets: Path) -> Iterator[Cluster]:
+    """A Slurm cluster of two nodes, which hold each step and its memory in cgroups."""
+    need_slurm()
+    if not clusters.can_hold_steps():
+        skip("no-memory-cgroup")
+    with clusters.booted(movable_install, targets, f"rtlaunch-rig-{os.getpid()}-slurm") as booted:
+        yield booted
+
+
+def need_slurm() -> None:
     if os.geteuid() != 0:
         skip("not-root")
     if not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
         skip("no-slurm")
     if not can_make_namespaces():
         skip("no-mount")
-    with clusters.booted(movable_install, targets) as booted:
-        yield booted

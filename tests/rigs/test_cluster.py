@@ -7,44 +7,34 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import schema
-from tests.host import wait_until
 from tests.kernel.processes import Lines
-from tests.rigs.cluster import AS_NOBODY, RTLAUNCH, TARGETS, read_all
+from tests.rigs.cluster import (
+    AS_NOBODY,
+    BY_RANK,
+    FORMS,
+    FOUR_SUMS,
+    RTLAUNCH,
+    TARGETS,
+    compile_mpi,
+    read_all,
+    sums,
+)
 from tests.skips import skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.rigs.cluster import Cluster
 
-FORMS = {"bare": (), "wrapped": (RTLAUNCH, "-q", "--")}
-BY_RANK = "{host}-{rank}.json"
-SRUN, MPIRUN = ("srun",), ("mpirun", "--allow-run-as-root", "--oversubscribe")
-MPI = """
-#include <mpi.h>
-#include <stdio.h>
-int main(int argc, char **argv)
-{
-    int rank, sum;
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    printf("rank %d sum %d\\n", rank, sum);
-    return MPI_Finalize();
-}
-"""
+SRUN, MPIRUN = ("srun",), ("mpirun.openmpi", "--allow-run-as-root", "--oversubscribe")
 
 
 def need_mpi() -> None:
-    if not shutil.which("mpirun") or not shutil.which("mpicc"):
+    if not shutil.which("mpirun.openmpi") or not shutil.which("mpicc.openmpi"):
         skip("no-mpi")
 
 
@@ -52,9 +42,7 @@ def need_mpi() -> None:
 def mpi_program(cluster: Cluster) -> str:
     """A real MPI program: its ranks add up."""
     need_mpi()
-    path = cluster.folder / "adder"
-    subprocess.run(["mpicc", "-x", "c", "-", "-o", str(path)], input=MPI.encode(), check=True)
-    return str(path)
+    return compile_mpi(cluster, "mpicc.openmpi")
 
 
 # ---- one report for each rank
@@ -107,9 +95,7 @@ def test_an_mpi_program_has_a_report_for_each_rank(
     words = (*front, *batch, *ours)
     code, out = cluster.run(*words)
     assert code == 0, out
-    assert sorted(line for line in out.splitlines() if line.startswith("rank")) == [
-        f"rank {rank} sum 6" for rank in range(4)
-    ]
+    assert sums(out) == FOUR_SUMS
     reports = read_all(folder)
     assert sorted(reports) == [f"rignode-{rank}" for rank in range(4)], out
     for report in reports.values():
@@ -155,7 +141,7 @@ def test_the_end_of_a_rank_is_seen_through_us(
     cluster: Cluster, front: tuple[str, ...], script: str
 ) -> None:
     """With and without rtlaunch the launcher's own exit code is the same."""
-    if front[0] == "mpirun":
+    if front[0] == MPIRUN[0]:
         need_mpi()
     codes = {
         name: cluster.run(*front, *words, "/bin/sh", "-c", script)[0]
@@ -164,30 +150,11 @@ def test_the_end_of_a_rank_is_seen_through_us(
     assert codes["bare"] == codes["wrapped"], script
 
 
-@contextmanager
-def job(cluster: Cluster, name: str, *words: str) -> Iterator[tuple[Lines, str, subprocess.Popen]]:
-    """Run one task of a job; give what it says, the job's id, and srun."""
-    process = cluster.start("srun", "-n1", f"--job-name={name}", *words)
-    assert process.stdout
-    lines = Lines(process.stdout.fileno())
-    try:
-        lines.upto("ready ")
-        lines.line()
-        yield lines, cluster.job(name), process
-    finally:
-        cluster.run("scancel", "--signal=KILL", f"--name={name}")
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_signal_by_scancel_arrives_once(cluster: Cluster, form: str) -> None:
     """scancel -s USR1 of the job, USR2 of the step: one of each, though Slurm signals all of us."""
-    with job(cluster, f"usr-{form}", *FORMS[form], f"{TARGETS}/signals", "10", "12", "23") as (
-        lines, number, _,
-    ):  # fmt: skip
+    talker = (*FORMS[form], f"{TARGETS}/signals", "10", "12", "23")
+    with cluster.task(f"usr-{form}", *talker) as (lines, number, _):
         cluster.run("scancel", "-s", "USR1", number)
         assert lines.line().split()[0] == "10"
         cluster.run("scancel", "-s", "USR2", f"{number}.0")
@@ -199,21 +166,11 @@ def test_a_signal_by_scancel_arrives_once(cluster: Cluster, form: str) -> None:
 @pytest.mark.parametrize("taken", ["10", "15"], ids=["dies-of-term", "ignores-term"])
 def test_scancel_ends_it_as_it_ends_a_bare_one(cluster: Cluster, taken: str) -> None:
     """TERM, and after KillWait KILL: the same code of srun, and nobody is left."""
-    codes = {}
-    for form, words in FORMS.items():
-        name = f"end-{form}-{taken}"
-        with job(cluster, name, *words, f"{TARGETS}/signals", taken) as (_, number, process):
-            cluster.run("scancel", number)
-            codes[form] = process.wait(20)
-            wait_until(lambda: left_over(cluster) == "", "somebody is left")
+    codes = {
+        form: cluster.ends_by_scancel(f"end-{form}-{taken}", words, f"{TARGETS}/signals", taken)
+        for form, words in FORMS.items()
+    }
     assert codes["bare"] == codes["wrapped"]
-
-
-def left_over(cluster: Cluster) -> str:
-    """Return the commands of targets and launchers that live in there."""
-    told = cluster.run("ps", "-e", "-o", "stat=,args=")[1].splitlines()
-    mine = (f"{TARGETS}/", "/mnt/rtlaunch/")
-    return "\n".join(one for one in told if one[0] != "Z" and any(part in one for part in mine))
 
 
 DEAF = "trap '' TERM; while :; do sleep 1; done"
@@ -246,9 +203,9 @@ def test_a_signal_that_mpirun_forwards_arrives_once(cluster: Cluster, form: str)
     try:
         lines.upto("ready ")
         lines.line()
-        cluster.run("pkill", "-USR1", "-x", "mpirun")  # the only one in that pid namespace
+        cluster.run("pkill", "-USR1", "-x", MPIRUN[0])  # the only one in that pid namespace
         said = lines.upto("10 0 0\n")
-        cluster.run("pkill", "-USR2", "-x", "mpirun")
+        cluster.run("pkill", "-USR2", "-x", MPIRUN[0])
         said += lines.upto("12 0 0\n")
         assert [line for line in said.splitlines() if line[:1] == "1"] == ["10 0 0", "12 0 0"]
     finally:
@@ -256,7 +213,7 @@ def test_a_signal_that_mpirun_forwards_arrives_once(cluster: Cluster, form: str)
         process.kill()
         process.wait()
         process.stdout.close()
-        cluster.run("pkill", "-KILL", "-x", "mpirun")
+        cluster.run("pkill", "-KILL", "-x", MPIRUN[0])
 
 
 # ---- the example

@@ -13,6 +13,7 @@ from rtlaunch.core.forwarding import (
     is_for_target,
     parse_signals,
     signals_all,
+    step_cgroups,
 )
 
 OWN_PID, OTHER_PID = 100, 200
@@ -75,17 +76,43 @@ SLURM_STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
 
 
 @pytest.mark.parametrize(
-    ("sender", "environ", "same_group", "all_of_them"),
+    ("sender", "environ", "same_group", "same_cgroup", "all_of_them"),
     [
-        ("slurmstepd", SLURM_STEP, True, True),
-        ("slurmstepd", SLURM_STEP, False, True),
-        ("slurmstepd", {"SLURM_JOB_ID": "7"}, True, False),  # a batch script: scancel --batch
-        ("mpirun", {}, True, True),
-        ("orted", {}, True, True),
-        ("mpirun", {}, False, False),  # it signals the group that the target has left
-        ("bash", SLURM_STEP, True, False),
+        ("slurmstepd", SLURM_STEP, True, True, True),
+        ("slurmstepd", SLURM_STEP, False, True, True),
+        ("slurmstepd", SLURM_STEP, True, False, False),  # proctrack/cgroup: its own child alone
+        ("slurmstepd", {"SLURM_JOB_ID": "7"}, True, True, False),  # a batch script: scancel --batch
+        ("mpirun", {}, True, True, True),
+        ("orted", {}, True, False, True),
+        ("mpirun.openmpi", {}, True, True, True),  # by the name of Debian's alternative
+        ("mpiexec.openmpi", {}, True, True, True),
+        ("hydra_pmi_proxy", {}, True, True, True),
+        ("mpirun", {}, False, True, False),  # it signals the group that the target has left
+        ("bash", SLURM_STEP, True, True, False),
     ],
 )
-def test_what_a_jobs_daemon_sends_reaches_all(sender, environ, same_group, all_of_them):
-    """slurmstepd signals every process of a step, Open MPI's daemons a process group."""
-    assert signals_all(sender, environ, same_group) is all_of_them
+def test_what_a_jobs_daemon_sends_reaches_all(
+    sender, environ, same_group, same_cgroup, all_of_them
+):
+    """slurmstepd signals every process that no cgroup holds, Open MPI's daemons a process group."""
+    assert signals_all(sender, environ, same_group, same_cgroup) is all_of_them
+
+
+@pytest.mark.parametrize(
+    ("daemon", "task", "held"),
+    [
+        # v1: proctrack/cgroup; task/cgroup alone, which moves the task in other hierarchies
+        ("6:freezer:/\n4:memory:/\n0::/\n", "6:freezer:/slurm/s\n4:memory:/slurm/t\n0::/\n", True),
+        ("6:freezer:/\n4:memory:/\n0::/\n", "6:freezer:/\n4:memory:/slurm/t\n0::/\n", False),
+        # v2: slurmstepd is in the step as well, beside its tasks
+        ("0::/job_1/step_0/slurm\n", "0::/job_1/step_0/user/task_0\n", True),
+        ("0::/system.slice/slurmd.service\n", "0::/system.slice/slurmd.service\n", False),
+        # seen from within a cgroup namespace; a path may hold a colon; a kernel without cgroups
+        ("0::/../../slurm\n", "0::/\n", True),
+        ("5:name=systemd:/a\n0::/a:b\n", "5:name=systemd:/c\n0::/a:b\n", False),
+        ("", "", False),
+    ],
+)
+def test_a_step_in_cgroups_is_told_by_its_daemons_place(daemon, task, held):
+    """They differ in v1's freezer or in v2 where Slurm holds the step, and nowhere else."""
+    assert (step_cgroups(daemon) != step_cgroups(task)) is held
