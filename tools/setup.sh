@@ -134,8 +134,11 @@ needed_to_rig() {
     need slurm-wlm has_command slurmctld
     need slurm-wlm-basic-plugins has_library slurm-wlm/auth_munge.so
     need munge has_command munged
-    need openmpi-bin has_command mpirun
-    need libopenmpi-dev has_command mpicc
+    # Two MPIs beside each other, by names that no alternative changes.
+    need openmpi-bin has_command mpirun.openmpi
+    need libopenmpi-dev has_command mpicc.openmpi
+    need mpich has_command mpiexec.mpich # 22 MB to fetch
+    need libmpich-dev has_command mpicc.mpich
     need iproute2 has_command ip
 }
 
