@@ -99,13 +99,14 @@ def perform(
         voice.finding(finding)
     try:
         voice.open_report()
+        if findings and voice.report is not None:
+            story.outcome.findings = findings
         launch(options, command, inherited, voice, story)
     except Refusal as refusal:
         write_refusal(story.outcome, refusal.finding)
         raise
     finally:
         if voice.report is not None:
-            story.outcome.findings = (*findings, *story.outcome.findings)
             voice.close_report()
 
 

@@ -158,8 +158,9 @@ def carry_out(
         write_heap(actions, story.outcome)
     for finding in found:
         listener.finding(finding)
+    story.outcome.findings += found  # before a report can be written while it runs
     supervisor.run(pid)
-    story.outcome.findings += (*found, *supervisor.findings())
+    story.outcome.findings += supervisor.findings()
     conclude(supervisor, actions, facts, story.outcome)
 
 

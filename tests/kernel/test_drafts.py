@@ -107,6 +107,19 @@ def test_what_writes_a_draft_is_not_in_the_side_process(rtlaunch: Launcher) -> N
         assert json_maps(watcher) == []
 
 
+def test_a_draft_has_what_was_found_before_the_start(rtlaunch: Launcher) -> None:
+    """It may be the last that is written: warnings of options and preflight are in it, in order."""
+    env = {**os.environ, "RTLAUNCH_MLOCK": "1"}
+    env.pop("NOTIFY_SOCKET", None)
+    with standing(rtlaunch, *EXEC, "--notify", "--", *PYTHON, env=env) as held:
+        wait_until(held.report_path.exists, "no report while it runs")
+        draft = json.loads(held.report_path.read_text())
+        held.end()
+    whole = written(held.report_path)
+    codes = [[found["code"] for found in one["findings"]] for one in (draft, whole)]
+    assert codes == [["environment-unknown", "notify-missing"]] * 2
+
+
 def test_nothing_is_left_of_a_draft(rtlaunch: Launcher, targets: Path, file: Path) -> None:
     """No zombie, no file but the report, and no wake-up after it is written."""
     with faulting(rtlaunch, targets, file) as (held, watcher):
