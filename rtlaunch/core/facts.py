@@ -82,7 +82,8 @@ class Facts(Record):
     ``no_realtime`` is the directory of our cpu cgroup where that may hold no real-time task, and
     empty where it may or nobody asked. ``parent_is_manager`` and what follows it are read only
     where somebody asks for exec mode, or a service manager's variables are there: ``unit`` is the
-    service whose main process we are, ``unit_type`` its Type=, both empty where there is none.
+    service whose main process we are, ``unit_type`` its Type=, both empty where there is none;
+    ``in_step`` whether Slurm holds us in a cgroup that it kills when its last task has ended.
     ``notify_error`` is why nobody could be told of readiness, where that was asked for.
     ``has_terminal`` is read only for ``--signal-to group``.
     """
@@ -107,6 +108,7 @@ class Facts(Record):
     parent_is_manager: bool = False
     at_terminal: bool = False
     is_subreaper: bool = False
+    in_step: bool = False
     unit: str = ""
     unit_type: str = ""
     notify_error: str = ""

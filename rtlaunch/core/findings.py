@@ -77,6 +77,7 @@ CODES: dict[str, tuple[str, int, bool]] = {
     # the surroundings
     "proc-missing": (ERROR, EXIT_REFUSED, False),
     "mode-exec": (ERROR, EXIT_REFUSED, False),
+    "mode-exec-step": (WARNING, EXIT_REFUSED, True),
     "notify-supervise": (ERROR, EXIT_REFUSED, True),
     "unit-forking": (ERROR, EXIT_REFUSED, True),
     "notify-missing": (WARNING, EXIT_REFUSED, True),

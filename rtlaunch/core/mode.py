@@ -79,9 +79,11 @@ def needs_signals(options: Options) -> str:
 
 def findings(options: Options, facts: Facts) -> tuple[Finding, ...]:
     """Return what stands against exec mode where it was asked for by name."""
-    against = against_exec(options, facts) if options.mode == EXEC else ""
-    if not against:
+    if options.mode != EXEC:
         return ()
+    against = against_exec(options, facts)
+    if not against:
+        return (watcher_is_killed(),) if facts.in_step else ()
     return (
         Finding(
             "mode-exec",
@@ -89,4 +91,14 @@ def findings(options: Options, facts: Facts) -> tuple[Finding, ...]:
             why="in exec mode the program has our PID, and nobody stands between it and its parent",
             values={"pid": facts.host.pid},
         ),
+    )
+
+
+def watcher_is_killed() -> Finding:
+    """Return the finding for a step of Slurm, which ends with its last task."""
+    return Finding(
+        "mode-exec-step",
+        "this step of Slurm kills what watches the program as soon as the program has ended: "
+        "the report stays as it was after the last fault, if it was written at all",
+        why="the side process is no task, and Slurm holds the step in a cgroup (proctrack/cgroup)",
     )

@@ -60,6 +60,11 @@ ASKED: dict[str, Row] = {
         "%(mode_supervise)s",
         "--mode auto, which takes exec only where it can be had",
     ),
+    "mode-exec-step": (
+        "--mode exec, or RTLAUNCH_MODE, in a step of Slurm",
+        "%(mode_supervise)s",
+        "--mode auto, which supervises there; exec where nobody waits for the end in the report",
+    ),
     "command-not-found": (
         "PATH, as execvp(3) searches it",
         "command -v %(command)s; echo $PATH",

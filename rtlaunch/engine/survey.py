@@ -95,7 +95,16 @@ def read_surroundings(
         "parent_is_manager": parent == "systemd",
         "at_terminal": os.isatty(0),
         "is_subreaper": prctl.is_subreaper(),
+        "in_step": bool(environ.get("SLURM_STEP_ID")) and is_in_step(),
     }
+
+
+def is_in_step() -> bool:
+    """Tell whether our cgroup is one that Slurm made for a step."""
+    from rtlaunch.core import forwarding
+
+    lines = forwarding.step_cgroups(memory.read_text("/proc/self/cgroup") or "")
+    return any("/step_" in line for line in lines)
 
 
 def read_no_realtime(options: Options) -> str:

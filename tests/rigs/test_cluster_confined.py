@@ -6,13 +6,16 @@ no others; it ends a step by SIGKILL to all of its cgroup; a job's memory is the
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import schema
+from tests.host import wait_until
 from tests.rigs.cluster import AS_NOBODY, BY_RANK, FORMS, RTLAUNCH, TARGETS, read_all
+from tests.skips import skip
 
 if TYPE_CHECKING:
     from tests.rigs.cluster import Cluster
@@ -109,3 +112,70 @@ def test_scancel_ends_it_by_term(confined: Cluster) -> None:
         code = confined.ends_by_scancel(f"end-{form}", words, f"{TARGETS}/signals", "10")
         ends[form] = (code, time.monotonic() - began < 4)
     assert ends == dict.fromkeys(ALL_FORMS, (143, True))
+
+
+# ---- the end of the step
+
+
+@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("script", ["exit 0", "exit 5", "kill -9 $$", "(setsid sleep 86399 &)"])
+def test_a_step_ends_with_its_program(confined: Cluster, form: str, script: str) -> None:
+    """The same code in each form; whoever is left in its cgroup is killed, what watches too."""
+    codes = {"exit 5": 5, "kill -9 $$": 137}
+    words = ("srun", "-n1", *ALL_FORMS[form], "/bin/sh", "-c", script)
+    code, out = confined.run(*words, seconds=10)
+    assert code == codes.get(script, 0), out
+    assert confined.left_over() == ""
+    assert "sleep 86399" not in confined.run("ps", "-e", "-o", "args=")[1]
+    wait_until(lambda: steps_in(confined) == [], "a step's cgroup is left")
+
+
+def steps_in(cluster: Cluster) -> list[str]:
+    """Return the cgroups of steps that there are."""
+    found = cluster.run("find", "/sys/fs/cgroup", "-name", "step_*")[1]
+    return found.splitlines()
+
+
+def test_the_report_of_exec_mode_stays_a_draft(confined: Cluster) -> None:
+    """The step's end kills who would write its end: said before, and the proof is in the draft."""
+    folder = confined.reports()
+    until_it_is_there = ("/bin/sh", "-c", f"until [ -e {folder}/*.json ]; do sleep 0.01; done")
+    words = (RTLAUNCH, "--mode", "exec", "--report", f"{folder}/{BY_RANK}", "--")
+    code, out = confined.run("srun", "-n1", *words, *until_it_is_there)
+    assert code == 0
+    assert "mode-exec-step" in out
+    (report,) = read_all(folder).values()
+    assert schema.errors(report) == []
+    assert (report["state"], report["complete"], report["verdict"]) == ("running", False, None)
+    assert report["lock"]["ok"]
+    assert [found["code"] for found in report["findings"]] == ["mode-exec-step"]
+
+
+def test_the_report_of_supervise_mode_is_whole(confined: Cluster) -> None:
+    """The task is rtlaunch itself: it has written before the step ends, and warns of nothing."""
+    folder = confined.reports()
+    words = (RTLAUNCH, "--report", f"{folder}/{BY_RANK}", "--", "/bin/sh", "-c", "exit 3")
+    code, out = confined.run("srun", "-n1", *words)
+    assert code == 3
+    assert "rtlaunch: " not in out
+    (report,) = read_all(folder).values()
+    assert (report["complete"], report["verdict"], report["exit"]["code"]) == (True, "clean", 3)
+    assert report["findings"] == []
+
+
+@pytest.mark.timeout(240)
+def test_the_time_limit_reaches_the_program(confined: Cluster) -> None:
+    """srun --time=1: TERM in each form, and a program that ends by it has ended well."""
+    if not os.environ.get("SLOW_RIGS"):
+        skip("slow-rig")
+    polite = "trap 'echo took TERM; exit 0' TERM; while :; do sleep 0.1; done"
+    started = {
+        form: confined.start("srun", "-n1", "--time=1", *words, "/bin/sh", "-c", polite)
+        for form, words in ALL_FORMS.items()
+    }
+    ends = {form: process.communicate(timeout=200)[0] for form, process in started.items()}
+    for form, out in ends.items():
+        assert "DUE TO TIME LIMIT" in out, form
+        assert out.count("took TERM") == 1, form
+    codes = {process.returncode for process in started.values()}
+    assert len(codes) == 1

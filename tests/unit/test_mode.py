@@ -28,6 +28,15 @@ def test_auto_stays_the_parent_for_them(asked, why):
     assert why in chosen.why
 
 
+def test_exec_by_name_in_a_step_that_kills_the_watcher_is_warned_of():
+    """Once, where nothing refuses it; not in supervise mode."""
+    step = facts(in_step=True)
+    (found,) = mode.findings(options(mode="exec"), step)
+    assert (found.code, found.refuses) == ("mode-exec-step", False)
+    assert codes(mode.findings(options(mode="exec", map_exit="1=0"), step)) == ["mode-exec"]
+    assert mode.findings(options(), step) == ()
+
+
 @pytest.mark.parametrize(("asked", "why"), MANNERS)
 def test_exec_by_name_is_refused_with_them(asked, why):
     """The option is named."""
