@@ -28,6 +28,8 @@ PROGRAM = """
 int main(void) { printf("secure %lu\\n", getauxval(AT_SECURE)); return 0; }
 """
 PIE = "-pie -fPIE"
+# gcc-12-multilib does not bring the link /usr/include/asm that gcc-multilib has.
+FLAGS_32 = "-m32 -O1 -pthread -I/usr/include/x86_64-linux-gnu"
 TEXT = "echo hello\n"
 HOST = make_eye().host
 REACH = Reach(HOST, frozenset((HOST,)), reads_any=False)

@@ -11,12 +11,10 @@ import pytest
 from tests import books
 from tests.kernel.injecting import SOURCES
 from tests.kernel.processes import running
-from tests.kernel.programs import compile_source
+from tests.kernel.programs import FLAGS_32, compile_source
 from tests.skips import skip
 from tests.standing import standing
 
-# gcc-12-multilib does not bring the link /usr/include/asm that gcc-multilib has.
-FLAGS = "-m32 -O1 -pthread -I/usr/include/x86_64-linux-gnu"
 KINDS = {"dynamic": "", "static": "-static", "static-pie": "-static-pie"}
 WAYS = {"dynamic": ("preload", "ptrace"), "static": ("ptrace",), "static-pie": ("ptrace",)}
 CASES = [(kind, way) for kind, ways in WAYS.items() for way in ways]
@@ -52,7 +50,7 @@ def _kernel():
 def built(kind, name, room):
     try:
         source = (SOURCES / f"{name}.c").read_text()
-        return compile_source("cc", f"{FLAGS} {KINDS[kind]}", source, room / f"{name}-{kind}")
+        return compile_source("cc", f"{FLAGS_32} {KINDS[kind]}", source, room / f"{name}-{kind}")
     except subprocess.CalledProcessError:
         skip("no-32-bit")
 
@@ -102,8 +100,8 @@ int main(int count, char **words)
 """
 BUILDS = {
     "64": ("cc", "-O1"),
-    "32": ("cc", FLAGS),
-    "static32": ("cc", f"{FLAGS} -static"),
+    "32": ("cc", FLAGS_32),
+    "static32": ("cc", f"{FLAGS_32} -static"),
     "musl": ("musl-gcc", "-O1"),
 }
 CHAINS = ["64 32 64", "32 64 32", "static32 32", "static32 64", "64 musl 32", "32 musl 64"]

@@ -19,6 +19,8 @@ import pytest
 from tests import books
 from tests.host import compile_c, wait_until
 from tests.kernel import seccomp
+from tests.kernel.programs import FLAGS_32, compile_source
+from tests.skips import skip
 from tests.standing import PYTHON, standing
 
 if TYPE_CHECKING:
@@ -84,6 +86,23 @@ def static(here: Path) -> Path:
     return compile_c(source, here / "own", "-static")
 
 
+@pytest.fixture(params=["dynamic", "static", "dynamic-32", "static-32"])
+def program(request: pytest.FixtureRequest, here: Path) -> tuple[str | Path, ...]:
+    """The words of a program: the shim says it in a dynamic one, ptrace in the name of another."""
+    if request.param == "dynamic":
+        return PYTHON
+    if request.param == "static":
+        return (request.getfixturevalue("static"),)
+    if os.uname().machine != "x86_64":
+        skip("not-x86")
+    flags = f"{FLAGS_32} -static" if "static" in request.param else FLAGS_32
+    try:
+        return (compile_source("cc", flags, STATIC, here / request.param),)
+    except subprocess.CalledProcessError:
+        skip("no-32-bit")
+        raise
+
+
 @pytest.mark.parametrize("via", ["preload", "ptrace"])
 def test_in_exec_mode_the_program_says_it(rtlaunch: Launcher, manager: Manager, via: str) -> None:
     """The sender is the program's own pid by the kernel's word, and it is locked by then."""
@@ -93,25 +112,24 @@ def test_in_exec_mode_the_program_says_it(rtlaunch: Launcher, manager: Manager, 
         assert books.not_held(held.process.pid) == []
 
 
-@pytest.mark.parametrize("program", ["static", "dynamic"])
 def test_it_is_said_before_main_and_after_the_proof(
-    rtlaunch: Launcher, manager: Manager, static: Path, program: str
+    rtlaunch: Launcher, manager: Manager, program: tuple[str | Path, ...]
 ) -> None:
-    """The instants of the report; a static program is stopped for it, a dynamic one says it."""
-    words = (static,) if program == "static" else PYTHON
-    with standing(rtlaunch, "--notify", "--mode", "exec", "--", *words) as held:
+    """By its own pid, which is the main one; the instants are in the report."""
+    with standing(rtlaunch, "--notify", "--mode", "exec", "--", *program) as held:
         assert manager.hear() == (READY, held.pid)
+        assert held.pid == held.process.pid
+        assert books.not_held(held.pid) == []
         wait_until(held.report_path.exists, "no report while it runs")
         times = json.loads(held.report_path.read_text())["time"]
     assert times["proven_ns"] < times["ready_ns"] < times["go_ns"]
 
 
-@pytest.mark.parametrize("program", ["static", "dynamic"])
 def test_what_it_was_said_on_is_gone(
-    rtlaunch: Launcher, manager: Manager, static: Path, program: str
+    rtlaunch: Launcher, manager: Manager, program: tuple[str | Path, ...]
 ) -> None:
     """The program has as many descriptors as without --notify."""
-    words = ("--mode", "exec", "--", *((static,) if program == "static" else PYTHON))
+    words = ("--mode", "exec", "--", *program)
     counts = []
     for option in ((), ("--notify",)):
         with standing(rtlaunch, *option, *words) as held:
