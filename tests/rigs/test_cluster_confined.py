@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,6 +89,20 @@ def test_a_need_below_the_jobs_memory_runs(confined: Cluster) -> None:
     assert "/job_" in room["cgroup"] and 40 * MIB < room["cgroup_bytes"] <= 64 * MIB
 
 
+def test_the_kernels_killing_is_told_as_of_a_bare_one(confined: Cluster) -> None:
+    """A program that grows beyond --mem: srun says the same, and rtlaunch reports the kill."""
+    folder = confined.reports()
+    grows = ("/usr/bin/python3", "-c", "x = bytearray(200 << 20)")
+    ours = (RTLAUNCH, "-q", "--report", f"{folder}/{BY_RANK}", "--")
+    ends = [
+        confined.run("srun", "-n1", "--mem=64", *words, *grows) for words in ((), ours)
+    ]
+    assert all("Out Of Memory" in out for _, out in ends), ends
+    assert ends[0][0] == ends[1][0]
+    (report,) = read_all(folder).values()
+    assert (report["complete"], report["exit"]["signal"]) == (True, "SIGKILL")
+
+
 # ---- signals
 
 
@@ -112,6 +127,34 @@ def test_scancel_ends_it_by_term(confined: Cluster) -> None:
         code = confined.ends_by_scancel(f"end-{form}", words, f"{TARGETS}/signals", "10")
         ends[form] = (code, time.monotonic() - began < 4)
     assert ends == dict.fromkeys(ALL_FORMS, (143, True))
+
+
+def test_a_job_that_is_suspended_hears_what_a_bare_one_hears(confined: Cluster) -> None:
+    """scontrol suspend, resume: TSTP, then frozen, then CONT, once each."""
+    with ExitStack() as stack:
+        tasks = {
+            form: stack.enter_context(
+                confined.task(f"stop-{form}", *words, f"{TARGETS}/signals", "10", "18", "20")
+            )
+            for form, words in ALL_FORMS.items()
+        }
+        jobs = ",".join(number for _, number, _ in tasks.values())
+        confined.run("scontrol", "suspend", jobs)
+        for lines, _, _ in tasks.values():
+            assert lines.line() == "20 0 0"
+        wait_until(lambda: freezers(confined) == {"FROZEN"}, "they are not frozen")
+        confined.run("scontrol", "resume", jobs)
+        for lines, _, _ in tasks.values():
+            assert lines.line() == "18 0 0"
+        confined.run("scancel", "-s", "USR1", *jobs.split(","))
+        for lines, _, _ in tasks.values():
+            assert lines.line() == "10 0 0"  # and nothing before it
+
+
+def freezers(cluster: Cluster) -> set[str]:
+    """Return the states of all steps' cgroups."""
+    pattern = "/sys/fs/cgroup/freezer/slurm_*/uid_*/job_*/step_[0-9]*/freezer.state"
+    return set(cluster.run("sh", "-c", f"cat {pattern}")[1].split())
 
 
 # ---- the end of the step
