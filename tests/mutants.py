@@ -52,6 +52,21 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
+        "Slurm is taken to signal all of a step that it holds in a cgroup",
+        "rtlaunch/core/forwarding.py",
+        (("return same_cgroup and bool(", "return bool("),),
+        ("tests/unit/test_forwarding.py",),
+    ),
+    Mutant(
+        "a draft of the report leaves out what was found before the start",
+        "rtlaunch/engine/launch.py",
+        (
+            ("    story.outcome.findings += found  #", "    pass  #"),
+            ("findings += supervisor.findings()", "findings += (*found, *supervisor.findings())"),
+        ),
+        (DRAFTS,),
+    ),
+    Mutant(
         "the shim skips mlockall",
         "rtlaunch/native/lock.h",
         (("(int32_t)-arch_syscall(__NR_mlockall,", "0 * (int32_t)arch_syscall(__NR_getpid,"),),

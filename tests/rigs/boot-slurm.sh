@@ -28,6 +28,7 @@ mkdir /run/munge /mnt/rtlaunch /mnt/targets
 mount --bind "$installation" /mnt/rtlaunch
 mount --bind "$targets" /mnt/targets
 mkdir "$folder"/{state,log,munge}
+mkdir -m 1777 "$folder/tmp"
 cp /etc/hosts "$folder/hosts"
 echo "127.0.0.1 rignode" >>"$folder/hosts"
 mount --bind "$folder/hosts" /etc/hosts

@@ -45,7 +45,8 @@ class Cluster:
     def words(self, *words: str) -> list[str]:
         """Return the words that run a command in there."""
         enter = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-w/", "--"]
-        return [*enter, "env", f"SLURM_CONF={self.folder}/slurm.conf", *words]
+        settings = (f"SLURM_CONF={self.folder}/slurm.conf", f"TMPDIR={self.folder}/tmp")
+        return [*enter, "env", *settings, *words]
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start a command; the caller ends it. Both of its streams are one."""
