@@ -137,7 +137,7 @@ needed_to_rig() {
     # Two MPIs beside each other, by names that no alternative changes.
     need openmpi-bin has_command mpirun.openmpi
     need libopenmpi-dev has_command mpicc.openmpi
-    need mpich has_command mpiexec.mpich # 22 MB to fetch
+    need mpich has_command mpiexec.mpich # 29 MB to fetch, with a Fortran that its compiler wants
     need libmpich-dev has_command mpicc.mpich
     need iproute2 has_command ip
 }
