@@ -72,11 +72,16 @@ def descendants() -> set[int]:
     todo = [os.getpid()]
     while todo:
         pid = todo.pop()
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            tasks = os.listdir(f"/proc/{pid}/task")
+        except OSError:
+            continue  # it ended meanwhile
+        for task in tasks:
             try:
-                children = {int(word) for word in task.read_text().split()}
+                words = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
             except OSError:
-                continue  # it ended meanwhile
+                continue
+            children = {int(word) for word in words}
             found |= children
             todo += children
     return found
