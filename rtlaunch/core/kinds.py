@@ -33,6 +33,7 @@ LOCK_FLAGS = ("current", "future", "onfault")
 OWN_OPTION = ("memlock", "core")  # rlimits that --limit leaves to options of their own
 NICE_RANGE = (-20, 19)
 SIGNAL_EXIT_BASE = 128
+LARGEST_ID = 2**32 - 2  # to the kernel the next one means: as it is (setresuid(2)), so still root
 NEVER_PASSED_ON = {  # signal(7), and why there is nothing to rewrite
     9: "cannot be rewritten: the kernel lets nobody take it",
     19: "cannot be rewritten: the kernel lets nobody take it",
@@ -191,6 +192,9 @@ def read_user(text: str) -> Identity | None:
     user, colon, group = text.partition(":")
     if not user or (colon and not group):
         raise ValueError(f"{units.shown(text)} is no user: use USER or USER:GROUP, or none")
+    for name, noun in ((user, "user"), (group, "group")):
+        if name.isdecimal():
+            units.parse_integer(name, 0, LARGEST_ID, f"number of a {noun}")
     return None if text == "none" else Identity(user, group or None)
 
 

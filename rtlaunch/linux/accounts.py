@@ -18,7 +18,7 @@ def look_up(user: str, group: str | None) -> Account:
     """
     import pwd
 
-    if user.isdigit():
+    if user.isdecimal():
         try:
             entry = pwd.getpwuid(int(user))
         except KeyError:
@@ -41,7 +41,7 @@ def group_id(group: str) -> int:
     """Return the number of a group, by name or number; KeyError, naming it, if unknown."""
     import grp
 
-    if group.isdigit():
+    if group.isdecimal():
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid

@@ -87,6 +87,14 @@ def test_the_user_may_be_a_number(as_root):
     assert ids(status_in(as_root.run("--user", "65534", "--", *PRINT_STATUS)))[0] == 65534
 
 
+def test_minus_one_is_no_user(as_root):
+    """A number that setresuid(2) takes for "as it is" leaves nobody root: it is refused."""
+    for who in (f"{2**32 - 1}:1", f"1:{2**32 - 1}", f"{2**64}:1"):
+        ran = as_root.run("--user", who, "--", *PRINT_STATUS)
+        assert (ran.code, ran.out) == (125, "")
+        assert "refused [usage]: --user" in ran.err
+
+
 def test_the_group_may_be_another(as_root):
     """--user USER:GROUP, by name or number."""
     for group in ("daemon", "1"):
