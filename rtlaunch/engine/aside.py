@@ -30,7 +30,8 @@ def step_aside(pid: int) -> None:
     _ask_for_short_slices()
     try:
         busy = os.sched_getaffinity(pid)
-        others = os.sched_getaffinity(0) - busy or set(range(os.cpu_count() or 1)) - busy
+        there = range(os.sysconf("SC_NPROCESSORS_CONF"))  # the last may be online, others not
+        others = os.sched_getaffinity(0) - busy or set(there) - busy
         if others:
             os.sched_setaffinity(0, others)
     except OSError:  # the target ended, or the cpuset has no such CPU

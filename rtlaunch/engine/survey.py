@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CGROUP_FLUSH_S = 2.5  # mm/memcontrol.c: FLUSH_TIME is 2 s; and the time that it takes
 CGROUP_POLL_S = 0.1
-
+MOST_CPUS = 8192  # of which a kernel can be built for (NR_CPUS); it cuts off what it has not
 
 # What systemd sets in the environment of what it starts (systemd.exec(5)).
 MANAGERS_VARIABLES = ("SYSTEMD_EXEC_PID", "INVOCATION_ID")
@@ -281,11 +281,12 @@ def possible_cpus() -> frozenset[int]:
     """Return the CPUs that our cpuset lets us ask for.
 
     The kernel cuts every request down to the cpuset, so asking for all of them
-    and reading back is the answer; our own mask is put back at once.
+    and reading back is the answer; our own mask is put back at once. How many are
+    online says nothing: with every other one offline (nosmt) the last has twice that number.
     """
     before = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        os.sched_setaffinity(0, range(MOST_CPUS))
         return frozenset(os.sched_getaffinity(0))
     finally:
         os.sched_setaffinity(0, before)

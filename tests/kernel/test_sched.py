@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rtlaunch.engine import survey
 from tests import books
 from tests.host import wait_until
 from tests.kernel.programs import need_root
@@ -163,6 +164,14 @@ def test_a_limit_that_permits_it_is_enough(as_user, waiter):
     with standing(launcher, "--sched", "fifo:20", "--nice", "-10", "--", waiter) as held:
         assert os.sched_getparam(held.pid).sched_priority == 20
         assert os.getpriority(os.PRIO_PROCESS, held.pid) == -10
+
+
+def test_cpus_are_not_counted_by_how_many_are_online(monkeypatch):
+    """Where every other CPU is offline (nosmt), the last has a number above their count."""
+    all_of_them = os.sched_getaffinity(0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert survey.possible_cpus() >= all_of_them
+    assert os.sched_getaffinity(0) == all_of_them
 
 
 @pytest.mark.parametrize("asked", ["4000", "0,4000"])
