@@ -20,7 +20,7 @@ if not __package__:
 
 try:
     from rtlaunch.cli.launch import main
-except ImportError as error:
+except (ImportError, MemoryError, OSError) as error:
     from rtlaunch.cli.unusable import say
 
     raise SystemExit(say(error)) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 
-from rtlaunch.cli.voice import STDERR, Voice
+from rtlaunch.cli.voice import DENIED, Voice
 from rtlaunch.core import argv, settings
 from rtlaunch.core.findings import EXIT_REFUSED, Finding, Refusal
 from rtlaunch.engine import inherit
@@ -27,6 +27,15 @@ def main(words: Sequence[str]) -> int:
     """Do what the command line says; return the exit status."""
     story = Story()
     voice = Voice(story, list(words))
+    try:
+        return answer(words, story, voice)
+    except DENIED as error:
+        finding = denied(error)
+    return voice.last_words(finding)  # the error is gone, and what its frames held
+
+
+def answer(words: Sequence[str], story: Story, voice: Voice) -> int:
+    """Do what the command line says; return the exit status."""
     try:
         inherited = inherit.take_down()
     except FileNotFoundError:
@@ -59,30 +68,10 @@ def main(words: Sequence[str]) -> int:
 def run(line: argv.Line, inherited: inherit.Inherited, voice: Voice, story: Story) -> int:
     """Launch the command of ``line``; the status is the target's, or that of a Refusal."""
     options, command, findings = order(line.raw, line.command, inherited.environ)
-    try:
-        perform(options, command, findings, inherited, voice, story)
-        voice.summary()
-    except ImportError as error:
-        if story.outcome.exit.rtlaunch_code is None:
-            raise
-        say_taken_away(error)
+    perform(options, command, findings, inherited, voice, story)
+    voice.end()
     code = story.outcome.exit.rtlaunch_code
     return EXIT_REFUSED if code is None else code
-
-
-def say_taken_away(error: ImportError) -> None:
-    """Say that there is no report, in words that are here: those for a finding may be gone too.
-
-    It takes an installation without a pack (docs/decisions/0013), removed while the program ran.
-    """
-    line = (
-        "rtlaunch: the report is not written: rtlaunch was taken away while the program ran"
-        f" ({error}); the exit status is the program's own\n"
-    )
-    try:
-        os.write(STDERR, line.encode("utf-8", "surrogateescape"))
-    except OSError:
-        return
 
 
 def perform(
@@ -101,13 +90,47 @@ def perform(
         voice.open_report()
         if findings and voice.report is not None:
             story.outcome.findings = findings
-        launch(options, command, inherited, voice, story)
+        failure = attempt(options, command, inherited, voice, story)
+        if failure:
+            raise Refusal(failure)
     except Refusal as refusal:
         write_refusal(story.outcome, refusal.finding)
         raise
     finally:
         if voice.report is not None:
             voice.close_report()
+
+
+def attempt(
+    options: Options,
+    command: Sequence[str],
+    inherited: inherit.Inherited,
+    voice: Voice,
+    story: Story,
+) -> Finding | None:
+    """Launch the command; return what the kernel denied us that we cannot do without.
+
+    As a finding: the error would keep all that its frames hold, descriptors as well.
+    """
+    try:
+        launch(options, command, inherited, voice, story)
+    except DENIED as error:
+        return denied(error)
+    return None
+
+
+def denied(error: BaseException) -> Finding:
+    """Return the finding for an error that nobody expected; nothing may be imported for it."""
+    at = error.__traceback__
+    while at and at.tb_next:
+        at = at.tb_next
+    where = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at else ""
+    return Finding(
+        "launch-failed",
+        f"rtlaunch itself cannot go on: {str(error) or 'no memory is left'}",
+        why="the limits that a program is given hold for who starts it and stays beside it, too",
+        values={"errno": getattr(error, "errno", None), "where": where},
+    )
 
 
 def write_refusal(outcome: Outcome, finding: Finding) -> None:

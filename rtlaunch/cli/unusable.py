@@ -10,12 +10,22 @@ import sys
 EXIT_REFUSED = 125  # core.findings has the table
 
 
-def say(error: ImportError) -> int:
+NOEXEC = (
+    "  try now: findmnt -no OPTIONS -T FILE   # noexec? Python maps libraries as well",
+    "  for good: install it anew, on a file system mounted without noexec",
+)
+LIMITS = (
+    "  try now: ulimit -a   # open files (-n), virtual memory (-v), data (-d)",
+    "  for good: the limit of the program alone: rtlaunch --limit NAME=VALUE -- COMMAND",
+)
+
+
+def say(error: ImportError | MemoryError | OSError) -> int:
     """Say why nothing can be run; return the exit code."""
     print(
-        f"rtlaunch: failed [launch-failed]: this installation cannot be loaded: {error}",
-        "  try now: findmnt -no OPTIONS -T FILE   # noexec? Python maps libraries as well",
-        "  for good: install it anew, on a file system mounted without noexec",
+        "rtlaunch: failed [launch-failed]: this installation cannot be loaded: "
+        f"{str(error) or 'no memory is left'}",
+        *(NOEXEC if isinstance(error, ImportError) else LIMITS),
         sep="\n",
         file=sys.stderr,
     )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 STDERR = 2
 JOURNAL = "journal"
+# What anything may end in where descriptors or memory have run out, an import as well.
+DENIED = (ImportError, MemoryError, OSError)
 PATIENCE_MS = 1000  # how long a message waits for a reader who has stopped reading
 
 # What -q leaves: errors alone. -v adds notes and steps.
@@ -137,7 +139,15 @@ class Voice(Listener):
     # ---- the end
 
     def refused(self, finding: Finding) -> int:
-        """Say a refusal in its one shape; return its exit status."""
+        """Say a refusal in its one shape, or else in a line; return its exit status."""
+        try:
+            self.refuse(finding)
+        except DENIED:
+            self.last_words(finding)
+        return finding.exit_code
+
+    def refuse(self, finding: Finding) -> None:
+        """Say a refusal, here and where the container's engine looks for one."""
         from rtlaunch.report.text import refusal
 
         full = self.with_remedy(finding)
@@ -146,7 +156,18 @@ class Voice(Listener):
         from rtlaunch.cli import termination
 
         termination.leave(text)
+
+    def last_words(self, finding: Finding) -> int:
+        """Say a refusal where nothing can be had any more, be it a module; return its status."""
+        blurt(f"rtlaunch: refused [{finding.code}]: {finding.what}\n")
         return finding.exit_code
+
+    def end(self) -> None:
+        """Say what the run came down to, if that can be had: the status is the program's anyhow."""
+        try:
+            self.summary()
+        except DENIED:
+            return
 
     def summary(self) -> None:
         """Say in one line what the run came down to; and never hide that it was not locked."""
@@ -182,9 +203,16 @@ class Voice(Listener):
 
     def close_report(self) -> None:
         """Write the report, whole or not at all; an error is said, and costs the target nothing."""
-        if self.report is not None:
+        if self.report is None:
+            return
+        try:
             self.describe()
             self.complain(self.report.write(self.story.outcome))
+        except DENIED as error:
+            why = str(error) or "no memory is left"
+            if isinstance(error, ImportError):  # it takes an installation without a pack
+                why = f"a part of rtlaunch was taken away, or cannot be loaded ({why})"
+            blurt(f"rtlaunch: the report is not written: {why}; the exit status is as it was\n")
 
     # ---- helpers
 
@@ -239,6 +267,14 @@ class Voice(Listener):
         except OSError:
             return False
         return True
+
+
+def blurt(text: str) -> None:
+    """Write to stderr by nothing but a system call."""
+    try:
+        os.write(STDERR, text.encode("utf-8", "surrogateescape"))
+    except OSError:
+        return
 
 
 def as_dict(finding: Finding) -> dict[str, object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from errno import EAGAIN
 
 from rtlaunch.core import protocol
 from rtlaunch.core.findings import Finding, Refusal
@@ -26,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Collection, Iterable
+    from typing import NoReturn
 
     from rtlaunch.core.facts import Facts
     from rtlaunch.core.options import Options
@@ -52,25 +54,15 @@ def keep_pdeathsig(options: Options) -> Options:
     return replace(options, pdeathsig=prctl.get_pdeathsig())
 
 
-def change_places(
+def become_target(
     options: Options,
     facts: Facts,
     actions: tuple[Step, ...],
     inherited: Inherited,
-    channels: tuple[_socket.socket, _socket.socket],
+    theirs: _socket.socket,
     listener: Listener,
-    keep: tuple[int, ...] = (),
-) -> int:
-    """Become the target, and return in another process, with the pid of what we were.
-
-    ``keep`` are descriptors of ours that the other one needs. Refusal, in the process that was to
-    become the target, where an action failed.
-    """
-    target, (ours, theirs) = os.getpid(), channels
-    if fork_aside():
-        step_out({ours.fileno(), theirs.fileno(), *listener.descriptors(), *keep})
-        return target
-    ours.close()
+) -> NoReturn:
+    """Become the target once the side process says so; Refusal where an action failed."""
     listener.leave_report()
     inherit.reap_helper()
     word = theirs.recv(protocol.MESSAGE_BYTES)
@@ -87,14 +79,26 @@ def fork_aside() -> bool:
     """Fork a process that is no child of ours; True in it, False here. Refusal where fork fails."""
     try:
         middle = os.fork()
-        if middle == 0:
-            if os.fork():
-                os._exit(0)
-            return True
     except OSError as error:
         raise Refusal(fork_failed(error)) from error
-    os.waitpid(middle, 0)
+    if middle == 0:
+        return fork_and_end()
+    _, status = os.waitpid(middle, 0)
+    errno = os.waitstatus_to_exitcode(status)
+    if errno > 0:
+        raise Refusal(fork_failed(OSError(errno, os.strerror(errno))))
     return False
+
+
+def fork_and_end() -> bool:
+    """Return True in a child of ours, and end, with the errno of a fork that failed."""
+    try:
+        child = os.fork()
+    except OSError as error:
+        os._exit(error.errno or EAGAIN)
+    if child:
+        os._exit(0)
+    return True
 
 
 def nobody_watches() -> Finding:
@@ -113,9 +117,9 @@ def step_out(keep: Iterable[int]) -> None:
     """Leave the target's session and let go of its descriptors but stderr and ``keep``."""
     os.setsid()
     set_name(NAME)
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    nothing = inherit.open_nothing()
     for fd in (0, 1):
-        os.dup2(null, fd)
+        os.dup2(nothing, fd)
     let_go({0, 1, STDERR, *keep})
 
 
@@ -144,9 +148,9 @@ def drop_stderr() -> None:
     """Let go of a stderr that somebody may read to its end: a pipe or a socket."""
     if os.isatty(STDERR) or os.path.isfile(f"/proc/self/fd/{STDERR}"):
         return
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(null, STDERR)
-    os.close(null)
+    nothing = inherit.open_nothing()
+    os.dup2(nothing, STDERR)
+    os.close(nothing)
 
 
 class SideProcess(Supervisor):

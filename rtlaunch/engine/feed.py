@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rtlaunch.core.perfring import Entry
 
 GONE = (errno.ESRCH, errno.ENOENT)
+LEFT = 8  # descriptors that must be free beside perf's, of which there are more than CPUs
 _PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 # Above it, Debian and others forbid perf without CAP_PERFMON; at it, the kernel is excluded.
 _PARANOID_ALLOWS = 2
@@ -65,7 +66,13 @@ class Feed:
         self._survived = True  # tried once, by the main thread: only it may reap the trial
         cpus = sorted(os.sched_getaffinity(self.pid))
         tids = sorted(proc.thread_ids(self.pid), key=lambda tid: (tid != self.pid, tid))
-        self._events = perf.open_events(tids, cpus, self._sample_minor)
+        events = perf.open_events(tids, cpus, self._sample_minor)
+        try:
+            _leave_some(events.fds()[0])
+        except OSError:
+            events.close()
+            raise
+        self._events = events
         self.exact = self._events.variant.threads_only
 
     def limits(self) -> str:
@@ -166,6 +173,17 @@ class Feed:
         self._past.update(totals)
         self._events.close()
         self._events = None
+
+
+def _leave_some(fd: int) -> None:
+    """See that descriptors are left for what is no luxury: the proof, and the next image."""
+    copies: list[int] = []
+    try:
+        while len(copies) < LEFT:
+            copies.append(os.dup(fd))
+    finally:
+        for copy in copies:
+            os.close(copy)
 
 
 def _time(entry: Entry) -> int:

@@ -136,11 +136,13 @@ def carry_out(
     if detached:
         from rtlaunch.engine import detach
 
-        options = detach.keep_pdeathsig(options)
-        story.elsewhere = True
-        keep = ready.descriptors() if ready else ()
-        pid = detach.change_places(options, facts, actions, clean, (ours, theirs), listener, keep)
-        story.elsewhere = False
+        options, pid = detach.keep_pdeathsig(options), os.getpid()
+        if not detach.fork_aside():
+            story.elsewhere = True
+            ours.close()
+            detach.become_target(options, facts, actions, clean, theirs, listener)
+        keep = (*listener.descriptors(), *(ready.descriptors() if ready else ()))
+        detach.step_out({ours.fileno(), theirs.fileno(), *keep})
     else:
         pid = start_child(options, facts, actions, clean, theirs)
     inherit.block_signals()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from errno import EACCES, ENOENT, ENOEXEC
+from errno import EACCES, EMFILE, ENFILE, ENOENT, ENOEXEC, ENOMEM
 from stat import S_IFMT, S_ISREG
 
 from rtlaunch.core.elf import (
@@ -42,6 +42,7 @@ from rtlaunch.linux import files
 
 READ_BYTES = 4096  # headers and the loader's path of any program that a linker made
 
+OURS = (EMFILE, ENFILE, ENOMEM)  # what we lack ourselves says nothing of a file
 _SET_IDS = 0o6000
 _KINDS = {
     0o040000: "a directory",
@@ -104,6 +105,9 @@ def find(path: str, eye: Eye) -> os.stat_result | Broken:
 
 
 def _not_found(error: OSError, path: str) -> Broken:
+    """Return what a lookup failed by; an error that is not the file's is raised again."""
+    if error.errno in OURS:
+        raise error
     from rtlaunch.core.broken import looking_up
 
     return looking_up(error.errno or ENOENT, path)

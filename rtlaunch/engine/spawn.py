@@ -80,13 +80,14 @@ class Child:
     def become_target(self) -> None:
         """Do all that precedes exec, then exec; on failure tell the launcher which step it was."""
         self.bind_to_launcher()
-        fd = channel.move_high(self.channel.fileno(), self.nofile)
-        for index, action in enumerate(self.actions):
-            try:
+        names = [type(action).__name__ for action in self.actions]
+        index = names.index("Execute")  # what the descriptor is for
+        try:
+            fd = channel.move_high(self.channel.fileno(), self.nofile)
+            for index, action in enumerate(self.actions):  # noqa: B007  (who failed reads it)
                 self.perform(action, fd)
-            except OSError as error:
-                return self.say_failed(index, error.errno or 0)
-        return None
+        except OSError as error:
+            self.say_failed(index, error.errno or 0)
 
     def perform(self, action: Step, fd: int) -> None:
         """Perform one action, if it is one that stands before exec."""
