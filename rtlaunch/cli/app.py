@@ -9,6 +9,7 @@ launch must not import this module: typer costs more than five bare interpreters
 from __future__ import annotations
 
 import inspect
+import io
 import keyword
 import os
 import sys
@@ -54,14 +55,16 @@ def main(words: Sequence[str]) -> int:
     Raises Refusal for what typer or a subcommand refuses. Output that cannot be written
     is 125, without a word: there may be nowhere to say it.
     """
+    nowhere = None
+    if sys.stdout is None:  # closed when we were started
+        sys.stdout = nowhere = io.StringIO()
     try:
         status = _dispatch(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         _abandon_stdout()
         return EXIT_REFUSED
-    return status
+    return EXIT_REFUSED if nowhere is not None and nowhere.tell() else status
 
 
 def typer_parse(words: Sequence[str]) -> tuple[Raw, tuple[str, ...]]:

@@ -63,10 +63,18 @@ def is_open(fd: int) -> bool:
 
 def hold(fd: int) -> None:
     """Occupy ``fd`` until exec, so that no descriptor of ours lands on it."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    if null != fd:
-        fcntl(null, F_DUPFD_CLOEXEC, fd)
-        os.close(null)
+    nothing = open_nothing()
+    if nothing != fd:
+        fcntl(nothing, F_DUPFD_CLOEXEC, fd)
+        os.close(nothing)
+
+
+def open_nothing() -> int:
+    """Open what can neither be read nor written, as if it were closed.
+
+    No /dev/null: a chroot may have none, and what is written there would seem to have arrived.
+    """
+    return os.open("/", os.O_PATH | os.O_CLOEXEC)
 
 
 def read_environ() -> dict[str, str]:
