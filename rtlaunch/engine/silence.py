@@ -75,17 +75,18 @@ def died_before_go(command: str, end: Exit, entered: bool) -> Finding | None:
             why="it did not get to main()",
             values={"signal": name, "entered": entered},
         )
+    how = "ended" if end.code is None else f"exited with {end.code}"  # its parent may know
     if entered:
         return Finding(
             "died-before-go",
-            f"{command} exited with {end.code} while it was being locked",
+            f"{command} {how} while it was being locked",
             why="the program did not get to main()",
             values={"code": end.code, "entered": entered},
         )
     loader = end.code == LOADER_FAILED
     return Finding(
         "shim-silent",
-        f"{command} exited with {end.code} and never announced itself",
+        f"{command} {how} and never announced itself",
         why="its loader could not start it; what it said stands above"
         if loader
         else "its loader ignored LD_PRELOAD, and it ran unlocked",
