@@ -8,6 +8,7 @@ no parent: forward signals, see the target stop, keep its exit status from anybo
 
 from __future__ import annotations
 
+import _signal
 import os
 import time
 from errno import EAGAIN
@@ -164,6 +165,7 @@ class SideProcess(Supervisor):
         self.listen(self.fd, self.on_end)
         self.nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.listen(self.nudge, self.on_nudge)
+        self.sentry.kill = self.kill_by_descriptor
         self.sentry.noticed = lambda: os.eventfd_write(self.nudge, 1)
         channel.tell(self.channel, protocol.Message(protocol.GO, error=os.getpid()))
         if self.traced:
@@ -225,7 +227,10 @@ class SideProcess(Supervisor):
 
         But SIGCHLD, which tells of a draft that is written, and of a stop while we trace it.
         """
-        os.read(self.signals, 1 << 12)
+        try:
+            os.read(self.signals, 1 << 12)
+        except BlockingIOError:
+            return  # the watcher's bell took it, and hands it over
         self.drafts.on_child()
         if self.injection is not None:
             self.on_tracee(self.injection)
@@ -243,6 +248,10 @@ class SideProcess(Supervisor):
 
     def on_child(self) -> None:
         """Have no children to ask for here."""
+
+    def kill_by_descriptor(self, _: int, number: int) -> None:
+        """Send the target a signal, and nobody who has its number since: its parent may reap it."""
+        _signal.pidfd_send_signal(self.fd, number)
 
     def refuse(self, finding: Finding) -> None:
         """End the target with 125 by its shim; one that has none, or is deaf, by SIGKILL."""

@@ -36,6 +36,11 @@ SIGTERM = 15
 PERF = "perf"
 POLICIES = {number: name for name, number in SCHED_POLICIES.items()}
 GONE = "its parent reaped it before its last count was read: what perf did not see is not known"
+UNHEARD = (
+    "no shim announced it: LD_PRELOAD or _RTL_CHANNEL was taken out of its environment, or its "
+    "loader ignores them"
+)
+BY_PTRACE_ALONE = "nobody locked it: --via ptrace has no shim, and its program was not followed"
 MAX_LINES_HIDDEN = "{line} ({hidden} more before it were not shown)"
 
 
@@ -62,6 +67,7 @@ class Sentry(Observer):
         self.ending: Stat | None = None  # as it stood when it had closed its descriptors
         self.news = False  # whether somebody is to be told when the watcher sleeps
         self.noticed: Callable[[], object] = bool  # called then
+        self.kill: Callable[[int, int], None] = os.kill  # of a child, whose number stays its own
 
     # ---- the supervisor's
 
@@ -285,9 +291,8 @@ class Sentry(Observer):
         """Write down an image that no shim announced: it ran, and it was not locked."""
         from rtlaunch.core.outcome import Image
 
-        why = "it was exec()ed and no shim announced it: LD_PRELOAD or _RTL_CHANNEL was taken "
-        why += "out of its environment, or its loader ignores them"
-        image = Image(at_ns=exec_ns, locked=False, why=why)
+        why = BY_PTRACE_ALONE if self.options.via == "ptrace" else UNHEARD
+        image = Image(at_ns=exec_ns, locked=False, why=f"it was exec()ed and {why}")
         images = [*self.outcome.target.images, image]
         self.outcome.target.images = tuple(sorted(images, key=lambda one: one.at_ns or 0))
         if not any(finding.code == "exec-unannounced" for finding in self.findings):
@@ -328,7 +333,7 @@ class Sentry(Observer):
     def send(self, number: int) -> None:
         """Send the target a signal; it is not reaped before the watcher has ended."""
         try:
-            permitted(self.pid, lambda: os.kill(self.pid, number))
+            permitted(self.pid, lambda: self.kill(self.pid, number))
         except (ProcessLookupError, PermissionError):
             return
 

@@ -328,12 +328,12 @@ class Supervisor:
             os.kill(self.pid, signal.number)
 
     def kill(self, number: int) -> None:
-        """Send the target a signal of our own; it is our child and unreaped, so the pid is its.
+        """Send the target a signal of our own.
 
         Where it is another user's, and we have no CAP_KILL, its tracer may still end it.
         """
         try:
-            permitted(self.pid, lambda: os.kill(self.pid, number))
+            permitted(self.pid, lambda: self.sentry.kill(self.pid, number))
         except ProcessLookupError:
             return
         except PermissionError as error:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rtlaunch.engine.detach import SideProcess
+from rtlaunch.linux import libc
 from tests import books
 from tests.host import compile_c, wait_until
 from tests.kernel import seccomp
@@ -22,6 +24,8 @@ from tests.kernel.processes import children, is_alive, stat, status
 from tests.standing import PYTHON, standing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.launching import Launcher
 
 MLOCKALL = {"x86_64": 151}
@@ -262,3 +266,31 @@ def test_a_relative_report_is_where_we_were_started(rtlaunch: Launcher) -> None:
     report = rtlaunch.folder / "relative.json"  # by which its side process cannot be found
     wait_until(lambda: report.exists() and json.loads(report.read_text())["complete"], "not whole")
     assert json.loads(report.read_text())["verdict"] == "clean"
+
+
+@pytest.fixture
+def side() -> Iterator[SideProcess]:
+    """A side process, in this one, whose target has ended and is reaped."""
+    target = subprocess.Popen(["sleep", "60"])
+    made = SideProcess.__new__(SideProcess)
+    made.fd = os.pidfd_open(target.pid)
+    target.kill()
+    target.wait()
+    made.signals = libc.signalfd4(-1, 1 << signal.SIGUSR2 - 1)
+    yield made
+    os.close(made.fd)
+    os.close(made.signals)
+
+
+def test_nobody_is_signalled_for_a_number_that_was_given_anew(side: SideProcess) -> None:
+    """Who has the PID of the program since its parent reaped it gets no signal of ours."""
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        with pytest.raises(ProcessLookupError):
+            side.kill_by_descriptor(stranger.pid, signal.SIGKILL)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_signal_that_the_watcher_took_is_no_end_of_the_side_process(side: SideProcess) -> None:
+    """Both threads are woken, one reads it; the other finds nothing, and goes on."""
+    side.on_signals()

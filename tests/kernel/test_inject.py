@@ -274,3 +274,4 @@ def test_with_ptrace_alone_what_it_execs_is_noticed(rtlaunch):
     ran = rtlaunch.run(*words)
     assert [image["locked"] for image in ran.report["target"]["images"]] == [True, False]
     assert [finding["code"] for finding in ran.report["findings"]] == ["exec-unannounced"]
+    assert "--via ptrace has no shim" in ran.report["lock"]["why"]
