@@ -14,7 +14,7 @@ import time
 from rtlaunch.cli.launch import order, perform
 from rtlaunch.cli.outlet import write_whole
 from rtlaunch.cli.plan import as_typed
-from rtlaunch.cli.report_file import ReportFile
+from rtlaunch.cli.report_file import ReportFile, followed
 from rtlaunch.core import argv, fit, fitting, limits, preflight
 from rtlaunch.core.findings import EXIT_REFUSED, Finding, Refusal
 from rtlaunch.core.identity import may_raise_hard
@@ -245,7 +245,7 @@ def write_profile(file: ReportFile, found: fitting.Found, options: Options) -> N
         if file.stream:
             write_whole(file.fd, text, PATIENCE_MS)
         else:
-            file.write_path(text, os.path.realpath(found.path))
+            file.write_path(text, followed(found.path))
     except ValueError as error:
         say(f"rtlaunch: {argv.WRITE.long} {found.path}: TOML has no words for the command: {error}")
     except OSError as error:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from fcntl import F_GETFL, F_SETFD, FD_CLOEXEC, LOCK_EX, LOCK_NB, fcntl, flock
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from rtlaunch.cli.outlet import write_whole
 from rtlaunch.core.findings import Finding, Refusal
@@ -32,6 +32,7 @@ PATIENCE_MS = 5000  # how long the reader of a pipe may stand still before it ha
 # O_TMPFILE is not for every file system (open(2)).
 NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
 TEMPORARY = ".tmp"
+MOST_LINKS = 40  # in a row, as for the kernel (path_resolution(7))
 
 
 class ReportFile:
@@ -70,7 +71,7 @@ class ReportFile:
             self.fd = os.open(path, flags)
             os.set_blocking(self.fd, True)
         else:
-            self.prepare_file(os.path.realpath(path))
+            self.prepare_file(followed(path))
 
     def prepare_file(self, path: str) -> None:
         """Open a nameless file in the folder of ``path``, or see that one can be made there."""
@@ -121,7 +122,7 @@ class ReportFile:
             if self.stream:
                 write_whole(self.fd, text.encode(), PATIENCE_MS)
             else:
-                self.write_path(text.encode(), os.path.realpath(self.path(outcome)))
+                self.write_path(text.encode(), followed(self.path(outcome)))
         except OSError as error:
             return self.problem(error)
         return ""
@@ -133,7 +134,7 @@ class ReportFile:
         """
         draft = ReportFile(self.to)
         try:
-            draft.prepare_file(os.path.realpath(self.path(outcome)))
+            draft.prepare_file(followed(self.path(outcome)))
         except OSError as error:
             return self.problem(error)
         return draft.write(outcome)
@@ -191,6 +192,27 @@ def is_stream(path: str) -> bool:
     target = os.readlink(path) if os.path.islink(path) else ""
     folders = (os.path.realpath(os.path.dirname(path)), os.path.dirname(target))
     return not S_ISREG(mode) or any(folder.startswith("/proc/") for folder in folders)
+
+
+def followed(path: str) -> str:
+    """Return where ``path`` leads; PermissionError for a link that is neither ours nor root's.
+
+    Who else may write there, the program for one, would say which file of ours is replaced. The
+    kernel follows no such link in /tmp (fs.protected_symlinks), but here it is not the kernel.
+    """
+    for _ in range(MOST_LINKS):
+        folder, base = os.path.split(path)
+        path = os.path.join(os.path.realpath(folder), base)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return path
+        if not S_ISLNK(found.st_mode):
+            return path
+        if found.st_uid not in (os.geteuid(), 0):
+            raise PermissionError(errno.EACCES, f"it is a symbolic link of uid {found.st_uid}")
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def fresh_name(path: str) -> str:

@@ -10,6 +10,7 @@ import re
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -482,3 +483,42 @@ def test_our_messages_never_cost_the_target_anything(rtlaunch, where):
         process = rtlaunch.start(*words, stderr=streams[where], preexec_fn=before)
         out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (3, "ran\n")
+
+
+@pytest.fixture
+def open_folder():
+    """A folder of root's that every user can reach, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="rtlaunch-open-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o777])
+def test_a_link_that_the_program_put_there_is_not_followed(as_user, open_folder, mode):
+    """Another user's link in place of the report leads root nowhere, not at the end either."""
+    need_root()
+    shared, victim = open_folder / "shared", open_folder / "victim"
+    shared.mkdir()
+    shared.chmod(mode)
+    victim.write_text("root's own")
+    report = shared / "report.json"
+    words = ("--user", "nobody", "--report", report, "--", "ln", "-s", victim, report)
+    run = as_user("root").start("--lock=current", *words)
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 0
+    assert victim.read_text() == "root's own"
+    assert "[report-unwritable]" in err and "symbolic link" in err
+    assert list(shared.iterdir()) == [report]
+
+
+def test_a_link_of_ours_is_followed(rtlaunch, tmp_path):
+    """It may point anywhere, also at what is not there yet, and stays a link."""
+    (tmp_path / "there").mkdir()
+    link, chain = tmp_path / "link.json", tmp_path / "chain.json"
+    link.symlink_to("there/report.json")
+    chain.symlink_to(link)
+    for _ in range(2):
+        run = rtlaunch.start("--report", chain, "--", "true")
+        run.communicate(timeout=20)
+        assert json.loads((tmp_path / "there/report.json").read_text())["complete"]
+    assert link.is_symlink() and chain.is_symlink()
