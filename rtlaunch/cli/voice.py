@@ -159,7 +159,7 @@ class Voice(Listener):
 
     def last_words(self, finding: Finding) -> int:
         """Say a refusal where nothing can be had any more, be it a module; return its status."""
-        blurt(f"rtlaunch: refused [{finding.code}]: {finding.what}\n")
+        blurt(f"rtlaunch: refused [{finding.code}]: {finding.what}")
         return finding.exit_code
 
     def end(self) -> None:
@@ -212,7 +212,7 @@ class Voice(Listener):
             why = str(error) or "no memory is left"
             if isinstance(error, ImportError):  # it takes an installation without a pack
                 why = f"a part of rtlaunch was taken away, or cannot be loaded ({why})"
-            blurt(f"rtlaunch: the report is not written: {why}; the exit status is as it was\n")
+            blurt(f"rtlaunch: the report is not written: {why}; the exit status is as it was")
 
     # ---- helpers
 
@@ -270,9 +270,10 @@ class Voice(Listener):
 
 
 def blurt(text: str) -> None:
-    """Write to stderr by nothing but a system call."""
+    """Write one line to stderr, by nothing but a system call."""
+    plain = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     try:
-        os.write(STDERR, text.encode("utf-8", "surrogateescape"))
+        os.write(STDERR, f"{plain}\n".encode())
     except OSError:
         return
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rtlaunch.core.outcome import UnlockedMapping
     from rtlaunch.core.proof import Books
 
-EPERM, EAGAIN, ENOMEM, EINVAL, ENOSYS = 1, 11, 12, 22, 38
+EPERM, EAGAIN, ENOMEM, EINVAL, ENFILE, EMFILE, ENOSYS = 1, 11, 12, 22, 23, 24, 38
 
 
 def still_unlocked(name: str, missing: tuple[UnlockedMapping, ...]) -> Finding:
@@ -59,6 +59,17 @@ def lock_failed(name: str, errno: int, books: Books) -> Finding:
             why="a service manager or container runtime forbids the system call",
             values=values,
         )
+    if errno in (EMFILE, ENFILE):  # not mlockall's: what it would have been told by was not there
+        return Finding(
+            "lock-failed",
+            f"{name} has no descriptor left to ask rtlaunch what to lock ({errno_name(errno)}); "
+            f"RLIMIT_NOFILE is {format_limit('nofile', books.limits['nofile'][0])}",
+            why="until main() the shim takes two, besides the one that it inherits",
+            values=values,
+            set_by="RLIMIT_NOFILE (ulimit -n, LimitNOFILE=, --limit nofile)",
+            try_now="grep 'open files' /proc/$$/limits; ls -l /proc/$$/fd",
+            for_good="a higher limit, or fewer descriptors that are inherited",
+        )
     return Finding(
         "lock-failed",
         f"{name}: locking failed with {errno_name(errno)} (needs "
@@ -92,8 +103,8 @@ ERRNO_NAMES = {
     ENOMEM: "ENOMEM",
     EINVAL: "EINVAL",
     ENOSYS: "ENOSYS",
-    23: "ENFILE",
-    24: "EMFILE",
+    ENFILE: "ENFILE",
+    EMFILE: "EMFILE",
 }
 
 

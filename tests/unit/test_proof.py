@@ -85,6 +85,16 @@ def test_a_failed_lock_with_the_capability_is_not_the_limit():
     assert codes(proof.judge("app", BOTH, Message(RECORD, error=1), kept)) == ["lock-failed"]
 
 
+def test_no_descriptor_for_the_shim_is_not_called_a_lack_of_memory():
+    """EMFILE is of the socket that it asks by; the remedy is about descriptors."""
+    kept = books()
+    few = replace(kept, limits={**kept.limits, "nofile": (4, 4)})
+    (found,) = proof.judge("app", BOTH, Message(RECORD, error=24), few).findings
+    assert found.code == "lock-failed"
+    assert "no descriptor left" in found.what and "RLIMIT_NOFILE is 4" in found.what
+    assert "open files" in found.try_now and "descriptors" in found.for_good
+
+
 def test_a_capability_in_a_user_namespace_counts_for_nothing():
     """can_do_mlock asks the initial user namespace."""
     inside = replace(books(), initial_userns=False)
