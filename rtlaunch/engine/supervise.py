@@ -219,6 +219,7 @@ class Supervisor:
             # an image that had no descriptor left for a socket of its own
             speaker = Conversation(self.channel, pid, pid == self.pid, arrival.message.time_ns)
             speaker.is_shared = True
+            self.current = speaker if speaker.is_target else self.current
             self.conclude(speaker, arrival.message)
 
     def on_conversation(self, fd: int) -> None:

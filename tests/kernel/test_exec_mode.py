@@ -137,6 +137,13 @@ def test_a_lock_that_fails_is_125_under_the_programs_own_pid(
     assert (found["verdict"], found["findings"][-1]["code"]) == ("refused", "lock-denied")
 
 
+def test_a_lock_without_a_descriptor_to_ask_by_is_125_too(rtlaunch: Launcher) -> None:
+    """The shim that has no socket of its own is told to refuse on the one that it inherited."""
+    ran = rtlaunch.run(*EXEC, "--limit", "nofile=4", "--", "/bin/sleep", "0")
+    assert (ran.code, ran.out) == (125, "")
+    assert written(rtlaunch.folder / "report-1.json")["verdict"] == "refused"
+
+
 def test_a_command_that_cannot_be_executed_is_said_once(rtlaunch: Launcher, tmp_path: Path) -> None:
     """The kernel's own refusal of the exec: one message, the contract's code, a report."""
     report, command = rtlaunch.report_path(), tmp_path / "command"
