@@ -5,6 +5,7 @@ A launch without such an option imports none of them.
 
 from __future__ import annotations
 
+from rtlaunch.core.numbers import SCHED_POLICIES, SCHED_RESET_ON_FORK
 from rtlaunch.core.steps import Step
 
 TYPE_CHECKING = False
@@ -29,6 +30,34 @@ class SetAffinity(Step):
     def values(self) -> dict[str, object]:
         """Name the CPUs."""
         return {"asked": list(self.cpus)}
+
+
+class KeepSchedule(Step):
+    """Take back what fork(2) has reset (sched(7), SCHED_RESET_ON_FORK); None was asked for anew.
+
+    ``policy`` is the kernel's number, with the flag: the program's own children are to lose it.
+    """
+
+    refused_as = "sched-denied"
+
+    policy: int | None
+    priority: int
+    nice: int | None
+
+    def describe(self) -> str:
+        """Say what is taken back."""
+        named = {number: name for name, number in SCHED_POLICIES.items()}
+        kept = []
+        if self.policy is not None:
+            name = named.get(self.policy & ~SCHED_RESET_ON_FORK, "deadline")
+            kept.append(f"{name}, priority {self.priority}")
+        if self.nice is not None:
+            kept.append(f"nice {self.nice}")
+        return f"take back {', '.join(kept) or 'nothing'}, which is reset on fork"
+
+    def values(self) -> dict[str, object]:
+        """Name policy, priority and nice value."""
+        return {"policy": self.policy, "priority": self.priority, "nice": self.nice}
 
 
 class SetScheduler(Step):

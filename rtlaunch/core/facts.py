@@ -85,7 +85,8 @@ class Facts(Record):
     service whose main process we are, ``unit_type`` its Type=, both empty where there is none;
     ``in_step`` whether Slurm holds us in a cgroup that it kills when its last task has ended.
     ``notify_error`` is why nobody could be told of readiness, where that was asked for.
-    ``has_terminal`` is read only for ``--signal-to group``.
+    ``has_terminal`` is read only for ``--signal-to group``. ``policy`` is the kernel's number, with
+    the flag SCHED_RESET_ON_FORK where that is set.
     """
 
     host: Host
@@ -113,3 +114,4 @@ class Facts(Record):
     unit_type: str = ""
     notify_error: str = ""
     has_terminal: bool = False
+    rt_priority: int = 0

@@ -43,5 +43,6 @@ RLIMIT_NUMBERS = {name: number for number, name in enumerate(RLIMITS)}
 
 # include/uapi/linux/sched.h
 SCHED_POLICIES = {"other": 0, "fifo": 1, "rr": 2, "batch": 3, "idle": 5}
+SCHED_RESET_ON_FORK = 0x40000000  # a flag beside the policy
 REALTIME_POLICIES = ("fifo", "rr")
 RT_PRIORITIES = (1, 99)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from rtlaunch.core import limits, mode
 from rtlaunch.core.identity import ambient_caps, may_raise_hard
+from rtlaunch.core.numbers import SCHED_RESET_ON_FORK
 from rtlaunch.core.record import replace
 from rtlaunch.core.steps import Execute, Lock, SetLimit, Step, Trace, WatchFaults
 from rtlaunch.core.target import leads_on
@@ -36,7 +37,8 @@ def asked_for(options: Options, facts: Facts) -> tuple[Step, ...]:
         options.cpu_list, options.sched, options.nice, options.timer_slack, options.thread_stack,
         facts.account,
     )  # fmt: skip
-    plain = options.thp == "inherit" and options.signal_to == "main"
+    kept = kept_over_fork(options, facts)
+    plain = options.thp == "inherit" and options.signal_to == "main" and not kept
     if not ambient and not options.no_new_privs and plain and asks == NOTHING:
         return ()
     from rtlaunch.core import asked_steps as asked
@@ -46,6 +48,7 @@ def asked_for(options: Options, facts: Facts) -> tuple[Step, ...]:
         steps.append(asked.LeadGroup(facts.has_terminal))
     if options.cpu_list is not None:
         steps.append(asked.SetAffinity(options.cpu_list))
+    steps += kept
     if options.sched is not None:
         steps.append(asked.SetScheduler(options.sched.policy, options.sched.priority))
     if options.nice is not None:
@@ -59,6 +62,17 @@ def asked_for(options: Options, facts: Facts) -> tuple[Step, ...]:
     if options.no_new_privs:
         steps.append(asked.SetNoNewPrivs())
     return (*steps, *shape_of_memory(options, facts))
+
+
+def kept_over_fork(options: Options, facts: Facts) -> tuple[Step, ...]:
+    """Return the step that takes back what a fork of ours resets, if it does and nobody asked."""
+    if not facts.policy & SCHED_RESET_ON_FORK or mode.choose(options, facts).mode == mode.EXEC:
+        return ()
+    from rtlaunch.core.asked_steps import KeepSchedule
+
+    policy = facts.policy if options.sched is None else None
+    nice = facts.nice if options.nice is None else None
+    return (KeepSchedule(policy, facts.rt_priority, nice),)
 
 
 def shape_of_memory(options: Options, facts: Facts) -> list[Step]:

@@ -47,6 +47,14 @@ def set_scheduler(action: asked.SetScheduler) -> None:
     os.sched_setscheduler(0, SCHED_POLICIES[action.policy], os.sched_param(action.priority))
 
 
+def keep_schedule(action: asked.KeepSchedule) -> None:
+    """Set policy and nice value as they were before the fork, the flag that reset them as well."""
+    if action.policy is not None:
+        os.sched_setscheduler(0, action.policy, os.sched_param(action.priority))
+    if action.nice is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, action.nice)
+
+
 def set_nice(action: asked.SetNice) -> None:
     """Set the nice value."""
     os.setpriority(os.PRIO_PROCESS, 0, action.nice)
@@ -115,6 +123,7 @@ PERFORM: dict[str, Callable[[Any], None]] = {
     "SetLimit": set_limit,
     "LeadGroup": lead_group,
     "SetAffinity": set_affinity,
+    "KeepSchedule": keep_schedule,
     "SetScheduler": set_scheduler,
     "SetNice": set_nice,
     "SetTimerSlack": set_timer_slack,

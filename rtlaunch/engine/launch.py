@@ -291,7 +291,8 @@ def fork_failed(error: OSError) -> Finding:
     return Finding(
         "launch-failed",
         f"cannot fork: {error.strerror}",
-        why="too many processes (RLIMIT_NPROC, pids cgroup) or too little memory",
+        why="too many processes (RLIMIT_NPROC, pids cgroup), too little memory, or SCHED_DEADLINE "
+        "without SCHED_RESET_ON_FORK, under which nobody may fork (sched(7))",
         values={"errno": error.errno},
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _signal
 import os
+from errno import ENOMEM
 
 from rtlaunch.core.protocol import (
     CHANNEL_VARIABLE,
@@ -88,6 +89,8 @@ class Child:
                 self.perform(action, fd)
         except OSError as error:
             self.say_failed(index, error.errno or 0)
+        except (ImportError, MemoryError):  # by a limit that is set already
+            self.say_failed(index, ENOMEM)
 
     def perform(self, action: Step, fd: int) -> None:
         """Perform one action, if it is one that stands before exec."""

@@ -57,6 +57,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
         cpus=frozenset(os.sched_getaffinity(0)),
         possible_cpus=possible_cpus() if options.cpu_list is not None else frozenset(),
         policy=os.sched_getscheduler(0),
+        rt_priority=os.sched_getparam(0).sched_priority,
         nice=os.getpriority(os.PRIO_PROCESS, 0),
         target=target,
         reach=reach,

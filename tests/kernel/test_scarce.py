@@ -124,3 +124,16 @@ def test_a_report_to_a_closed_stream_is_refused(rtlaunch: Launcher, number: int)
         capture_output=True, text=True, check=False, timeout=20,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (125, "")
+
+
+def test_a_limit_that_is_too_small_for_what_precedes_the_program_is_told(
+    as_user: Callable[[str], Launcher],
+) -> None:
+    """The address space of --limit as binds our own child too: the step that failed is named."""
+    need_root()
+    launcher = as_user("root")
+    for most in range(8, 20):
+        words = ("--limit", f"as={most}M", "--user", "nobody", "--timer-slack", "10us")
+        ran = launcher.run(*words, "--", "/bin/true")
+        assert "Traceback" not in ran.err
+        assert ran.code == 0 or (ran.code == 125 and "refused [" in ran.err), (most, ran.err)

@@ -135,6 +135,39 @@ def test_everything_is_inherited_by_default(as_user, waiter):
         assert os.getpriority(os.PRIO_PROCESS, held.pid) == min(ours + 3, 19)
 
 
+@pytest.mark.parametrize("policy", ["fifo", "rr", "other"])
+def test_what_a_fork_resets_is_taken_back(as_user, waiter, policy):
+    """Under SCHED_RESET_ON_FORK (chrt -R) the program still has what rtlaunch was started with."""
+    launcher, priority = as_user("root"), "0" if policy == "other" else "7"
+    launcher.prefix = ["nice", "-n", "-5", "chrt", "--reset-on-fork", f"--{policy}", priority]
+    expected = getattr(os, f"SCHED_{policy.upper()}") | os.SCHED_RESET_ON_FORK
+    for mode in ("supervise", "exec"):
+        with standing(launcher, "--mode", mode, "--", waiter) as held:
+            assert os.sched_getscheduler(held.pid) == expected
+            assert os.sched_getparam(held.pid).sched_priority == int(priority)
+            assert os.getpriority(os.PRIO_PROCESS, held.pid) == -5
+
+
+def test_what_was_asked_for_stands_before_what_a_fork_resets(as_user, waiter):
+    """--sched and --nice are not undone."""
+    launcher = as_user("root")
+    launcher.prefix = ["nice", "-n", "-5", "chrt", "--reset-on-fork", "--fifo", "7"]
+    words = ("--mode", "supervise", "--sched", "rr:3", "--nice", "2", "--", waiter)
+    with standing(launcher, *words) as held:
+        assert os.sched_getscheduler(held.pid) == os.SCHED_RR
+        assert os.sched_getparam(held.pid).sched_priority == 3
+        assert os.getpriority(os.PRIO_PROCESS, held.pid) == 2
+
+
+def test_what_cannot_be_taken_back_is_refused(as_user, tmp_path):
+    """A policy that one may keep and not set anew, as without CAP_SYS_NICE, is not lost quietly."""
+    launcher = as_user("limited")
+    launcher.prefix = ["chrt", "--reset-on-fork", "--fifo", "7", *launcher.prefix]
+    ran = launcher.run("--mode", "supervise", "--", "touch", tmp_path / "marker")
+    assert ran.code == 125
+    assert ran.err.startswith("rtlaunch: refused [sched-denied]: could not take back fifo")
+
+
 # ---- refusals ----
 
 
