@@ -66,12 +66,17 @@ def set_timer_slack(action: asked.SetTimerSlack) -> None:
 
 
 def become_user(action: asked.BecomeUser) -> None:
-    """Change groups, then the group, then the user: the last gives up the right to the others."""
+    """Change groups, then the group, then the user: the last gives up the right to the others.
+
+    Groups that are there already are left alone: root of a user namespace may often not set any
+    (user_namespaces(7), /proc/PID/setgroups).
+    """
     account = action.account
     if action.keep:
         prctl.set_keep_caps(True)
     ours = {os.getegid(), *os.getgroups()}  # whether the first is among the others is login's taste
-    if os.geteuid() == 0 or ours != {account.gid, *account.groups}:
+    stays = os.geteuid() != 0 or os.getegid() == account.gid  # else what we leave may be lacking
+    if not stays or ours != {account.gid, *account.groups}:
         os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)

@@ -303,6 +303,13 @@ def test_root_of_a_user_namespace_is_bound_by_the_limit(in_user_namespace):
     assert ran.report["lock"]["ok"] is False
 
 
+def test_root_of_a_user_namespace_may_stay_who_it_is(in_user_namespace):
+    """--user 0:0 there needs no groups set, which that namespace may not let anybody do."""
+    in_user_namespace.prefix = ["setpriv", "--clear-groups", *in_user_namespace.prefix]
+    ran = in_user_namespace.run("--user", "0:0", "--lock", "current", "--", *PRINT_STATUS)
+    assert ids(status_in(ran)) == (0, 0)
+
+
 def test_a_program_that_fits_is_locked_in_a_user_namespace(in_user_namespace, targets):
     """What fits the limit is locked there as anywhere, and headroom is what is left of it."""
     ran = in_user_namespace.run("--", targets / "waiter", stdin=subprocess.DEVNULL)
