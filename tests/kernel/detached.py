@@ -43,6 +43,12 @@ def written(report: Path) -> dict[str, Any]:
     return found
 
 
+def major_in(report: Path) -> int:
+    """Return the count of major faults that a report has, from exec on: the load's may be some."""
+    watch = json.loads(report.read_text())["watch"]
+    return int(watch["before_arm"]["major"]) + int(watch["after_arm"]["major"])
+
+
 def take_faults(held: Standing) -> None:
     """Have a faulter take major faults."""
     assert held.ask("evict") == "left 0"

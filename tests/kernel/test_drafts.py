@@ -22,6 +22,7 @@ from tests.kernel.detached import (
     EXEC,
     GONE_WITHIN_S,
     is_stopped,
+    major_in,
     stop_writer,
     take_faults,
     watchers_of,
@@ -77,12 +78,6 @@ def faulting(
         (watcher,) = watchers_of(held.report_path)
         wait_until(lambda: not children(watcher), "who wrote the draft is not reaped")
         yield held, watcher
-
-
-def major_in(report: Path) -> int:
-    """Return the count of major faults that a report has."""
-    found: int = json.loads(report.read_text())["watch"]["after_arm"]["major"]
-    return found
 
 
 def json_maps(pid: int) -> list[str]:

@@ -18,7 +18,7 @@ from rtlaunch.linux import libc
 from tests import books
 from tests.host import compile_c, wait_until
 from tests.kernel import seccomp
-from tests.kernel.detached import EXEC, GONE_WITHIN_S, watchers_of, written
+from tests.kernel.detached import EXEC, GONE_WITHIN_S, major_in, watchers_of, written
 from tests.kernel.faulting import make_file
 from tests.kernel.processes import children, is_alive, stat, status
 from tests.standing import PYTHON, standing
@@ -228,12 +228,6 @@ def test_faults_are_in_the_report_while_the_program_runs(
         counted = books.major_faults(held.process.pid)
         assert counted >= 1
         wait_until(lambda: major_in(held.report_path) == counted, "the faults are not reported")
-
-
-def major_in(report: Path) -> int:
-    """Return the count of major faults that a report has."""
-    found: int = json.loads(report.read_text())["watch"]["after_arm"]["major"]
-    return found
 
 
 def test_a_static_program_is_locked_in_its_own_pid(rtlaunch: Launcher, here: Path) -> None:
