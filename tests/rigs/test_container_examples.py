@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.host import compile_c, wait_until
-from tests.rigs.podman import BASE
+from tests.rigs.containers import BASE
 from tests.skips import skip
 
 if TYPE_CHECKING:

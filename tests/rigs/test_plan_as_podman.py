@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.host import wait_until
-from tests.rigs.podman import BASE
+from tests.rigs.containers import BASE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,13 +16,15 @@ import pytest
 
 from tests import books
 from tests.host import wait_until
-from tests.rigs.podman import BASE, TARGETS, ULIMITS
+from tests.rigs.containers import BASE, TARGETS
+from tests.rigs.podman import ULIMITS
 from tests.skips import skip
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.rigs.podman import Container, Podman
+    from tests.rigs.containers import Container
+    from tests.rigs.podman import Podman
 
 LOCKS = "--cap-add=IPC_LOCK"
 ENTRY = '--entrypoint=["rtlaunch", "--"]'
