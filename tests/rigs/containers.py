@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests import books
 from tests.host import wait_until
 from tests.rigs import image
 from tests.rigs.manager import remove_cgroups
@@ -30,6 +31,7 @@ SCRIPT = Path(__file__).with_name("open-engine.sh")
 PATIENCE_S = 60
 TARGETS = "/targets"  # where tests/targets is in a container
 BASE = "localhost/rig/base"
+LOCKS = "--cap-add=IPC_LOCK"
 
 
 class Engine:
@@ -141,6 +143,11 @@ class Container:
         return int(self.inspect("{{.State.Pid}}"))
 
     @property
+    def is_running(self) -> bool:
+        """Tell whether its PID 1 runs."""
+        return self.inspect("{{.State.Running}}") == "true"
+
+    @property
     def code(self) -> int:
         """Its exit code, once it has ended."""
         return int(self.inspect("{{.State.ExitCode}}"))
@@ -167,6 +174,12 @@ class Container:
     def wait(self) -> int:
         """Wait for its end; return its exit code."""
         return int(self.engine("wait", self.name).stdout)
+
+
+def target(container: Container) -> int:
+    """Return the host's pid of the program below PID 1."""
+    (child,) = books.children(container.pid)
+    return child
 
 
 # --- the place ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tests import books
 from tests.host import wait_until
 from tests.rigs.containers import (
+    BASE,
     PATIENCE_S,
     Container,
     Engine,
@@ -41,6 +42,8 @@ COMPOSE = (
     "python3-requests", "python3-six", "python3-texttable", "python3-urllib3",
     "python3-websocket", "python3-yaml",
 )  # fmt: skip
+ENTRY = "localhost/rig/entry"  # the base image with rtlaunch as its entrypoint
+ENTRYPOINT = f'FROM {BASE}\nENTRYPOINT ["rtlaunch", "--"]\n'
 DAEMON = (
     "dockerd", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none",
 )  # fmt: skip
@@ -116,6 +119,7 @@ def opened(installation: Path, targets: Path, tools: Path) -> Iterator[Docker]:
             wait_until(lambda: docker("version", check=False).returncode == 0,
                        "dockerd does not answer", PATIENCE_S)  # fmt: skip
             docker.import_base(installation)
+            docker("build", "-t", ENTRY, "-", input=ENTRYPOINT, stdin=None)
             yield docker
 
 

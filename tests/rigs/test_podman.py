@@ -16,17 +16,15 @@ import pytest
 
 from tests import books
 from tests.host import wait_until
-from tests.rigs.containers import BASE, TARGETS
+from tests.rigs.containers import BASE, LOCKS, TARGETS, target
 from tests.rigs.podman import ULIMITS
 from tests.skips import skip
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.rigs.containers import Container
     from tests.rigs.podman import Podman
 
-LOCKS = "--cap-add=IPC_LOCK"
 ENTRY = '--entrypoint=["rtlaunch", "--"]'
 READ_ONLY = ("--read-only", "--read-only-tmpfs=false")
 
@@ -39,12 +37,6 @@ MORE_THAN_TINI_S = 0.05
 ZOMBIES, ORPHANS = 1000, 200
 
 SAYS = 'import os; print(open("/proc/self/status").read(), *os.environ, sep="\\n")'
-
-
-def target(container: Container) -> int:
-    """Return the host's pid of the program below PID 1."""
-    (child,) = books.children(container.pid)
-    return child
 
 
 # ---- what an entrypoint is for ----

@@ -1,0 +1,189 @@
+"""What a refusal under docker says to try now, followed as printed until the program is locked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests import books
+from tests.host import wait_until
+from tests.rigs.containers import LOCKS, TARGETS, target
+from tests.rigs.docker import ENTRY
+from tests.skips import skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.rigs.containers import Container
+    from tests.rigs.docker import Docker
+
+STEPS = 4  # a refusal can be followed by another one, of what it stood before
+MIB = 1 << 20
+SMALL = f"--ulimit=memlock={MIB}:{MIB}"
+PROGRAM = (f"{TARGETS}/slow", "0", "7")
+DENIED = ("mlock", "mlock2", "mlockall")
+
+
+class Case(NamedTuple):
+    """How it is run, what it is refused by at first, and what must hold in the end."""
+
+    code: str
+    flags: tuple[str, ...]
+    holds: Callable[[int], bool] = lambda pid: True
+
+
+def is_user(uid: str) -> Callable[[int], bool]:
+    return lambda pid: books.status(pid)["Uid"].split()[0] == uid
+
+
+def nice_of(pid: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, pid)
+
+
+CASES = [
+    Case("memlock-limit", (SMALL,)),
+    Case("memlock-limit", (SMALL, "--user=1000"), is_user("1000")),
+    Case("memlock-limit", (SMALL, "--user=4321", LOCKS), is_user("4321")),
+    Case("memlock-limit", (SMALL, "--user=1000", "--cap-drop=ALL"), is_user("1000")),
+    Case("memlock-budget", ("--env=RTLAUNCH_HEAP=64M",),
+         lambda pid: books.locked_bytes(pid) > 64 * MIB),
+    Case("memlock-budget", ("--env=RTLAUNCH_HEAP=64M", "--user=1000"),
+         lambda pid: books.locked_bytes(pid) > 64 * MIB and is_user("1000")(pid)),
+    Case("cgroup-budget", ("--memory=32m", LOCKS, "--env=RTLAUNCH_HEAP=64M"),
+         lambda pid: books.locked_bytes(pid) > 64 * MIB),
+    Case("capability-missing", ("--env=RTLAUNCH_AMBIENT_CAPS=sys_nice", "--env=RTLAUNCH_USER=app"),
+         lambda pid: books.holds(pid, 23) and is_user("1000")(pid)),
+    Case("capability-missing", ("--env=RTLAUNCH_AMBIENT_CAPS=sys_nice", "--user=1000"),
+         lambda pid: books.holds(pid, 23) and is_user("1000")(pid)),
+    Case("user-denied", ("--cap-drop=ALL", LOCKS, "--env=RTLAUNCH_USER=app"), is_user("1000")),
+    Case("user-denied", ("--user=1000", "--env=RTLAUNCH_USER=nobody"), is_user("65534")),
+    Case("sched-denied", ("--env=RTLAUNCH_NICE=-5",), lambda pid: nice_of(pid) == -5),
+    Case("sched-denied", ("--env=RTLAUNCH_NICE=-5", "--user=1000"),
+         lambda pid: nice_of(pid) == -5 and is_user("1000")(pid)),
+    Case("limit-raise", ("--ulimit=nofile=100:100", "--env=RTLAUNCH_LIMIT=nofile=200"),
+         lambda pid: books.limits(pid)["nofile"] == (200, 200)),
+]  # fmt: skip
+
+
+def remedies(said: str) -> list[str]:
+    """Return the docker lines that a message says to try now, without their comments."""
+    tried = re.findall(r"^  try now: (.*)$", said, re.MULTILINE)
+    return [line.partition("   #")[0] for line in tried if line.startswith("docker run ")]
+
+
+def refusal(container: Container) -> str:
+    """Wait until it runs, or has ended; return what it said if it was refused, or nothing."""
+    wait_until(lambda: "ready" in container.logs() or not container.is_running, "it does not start")
+    return "" if container.is_running else container.logs()
+
+
+@contextmanager
+def followed(docker: Docker, *flags: str) -> Iterator[tuple[Container, list[str]]]:
+    """Run it, and do what its refusal says, with the flags that were there before, until it runs.
+
+    Also give each code that it was refused by.
+    """
+    refused: list[str] = []
+    words = list(PROGRAM)
+    while True:
+        with docker.started(ENTRY, words, *flags) as container:
+            said = refusal(container)
+            if not said:
+                yield container, refused
+                return
+            assert container.code == 125, said
+        refused += re.findall(r"refused \[(.*?)\]", said)
+        assert len(refused) < STEPS, said
+        (line,) = remedies(said)
+        before, after = line.removeprefix("docker run ").split(" IMAGE ", 1)
+        flags, words = (*flags, *shlex.split(before)), shlex.split(after)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code} {' '.join(case.flags)}")
+def test_a_refusal_is_cured_as_printed(docker: Docker, case: Case) -> None:
+    """Each line to try, followed to the letter, leads to a program that is locked, as asked for."""
+    with followed(docker, *case.flags) as (container, refused):
+        assert refused[0] == case.code
+        assert books.not_locked(target(container)) == []
+        assert case.holds(target(container))
+        container.stop()
+        assert container.code == 7
+
+
+def test_a_cpu_that_is_not_there_is_given(docker: Docker) -> None:
+    """--cpuset-cpus, as printed, and the program is on that CPU."""
+    if len(os.sched_getaffinity(0)) < 2:
+        skip("one-cpu")
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    flags = (LOCKS, f"--cpuset-cpus={first}", f"--env=RTLAUNCH_CPU_LIST={second}")
+    with followed(docker, *flags) as (container, refused):
+        assert refused == ["cpu-unavailable"]
+        assert os.sched_getaffinity(target(container)) == {second}
+
+
+def test_a_filter_that_denies_the_lock_is_lifted(docker: Docker, tmp_path: Path) -> None:
+    """A seccomp profile without mlockall: its name is asked for, and unconfined will do for now."""
+    profile = tmp_path / "profile.json"
+    rule = {"names": DENIED, "action": "SCMP_ACT_ERRNO"}
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    flags = (LOCKS, f"--security-opt=seccomp={profile}")
+    with followed(docker, *flags) as (container, refused):
+        assert refused == ["lock-denied"]
+        assert books.not_locked(target(container)) == []
+
+
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_a_share_of_real_time_is_given(docker: Docker, user: str) -> None:
+    """Version 1 gives a new group none: --cpu-rt-runtime, as printed, of a daemon that has some."""
+    give_real_time(docker)
+    flags = (LOCKS, "--env=RTLAUNCH_SCHED=fifo:50", f"--user={user}")
+    with followed(docker, *flags) as (container, refused):
+        assert refused[0] == "sched-denied"
+        pid = target(container)
+        assert os.sched_getscheduler(pid) == os.SCHED_FIFO
+        assert os.sched_getparam(pid).sched_priority == 50
+        assert is_user(user)(pid)
+        assert books.not_locked(pid) == []
+
+
+def give_real_time(docker: Docker) -> None:
+    """Do to the daemon's groups what ``dockerd --cpu-rt-runtime`` does."""
+    top = Path("/sys/fs/cgroup/cpu") / docker.place.name
+    if not (top / "cpu.rt_runtime_us").exists():
+        skip("no-rt-group")
+    for group in (top, top / "docker"):
+        (group / "cpu.rt_runtime_us").write_text("300000")
+
+
+def test_little_room_is_a_warning_with_a_line_that_ends_it(docker: Docker) -> None:
+    """Locked below a limit that a thread would break: what is printed leaves nothing to warn of."""
+    with docker.started(ENTRY, PROGRAM) as container:
+        container.wait_for("ready")
+        said = container.logs()
+    assert "warning [memlock-headroom]" in said
+    (line,) = remedies(said)
+    assert "--memlock" not in line
+    before, after = line.removeprefix("docker run ").split(" IMAGE ", 1)
+    with docker.started(ENTRY, shlex.split(after), *shlex.split(before)) as container:
+        container.wait_for("ready")
+        assert container.logs().startswith("ready")
+
+
+def test_a_container_that_is_there_is_given_more_memory(docker: Docker) -> None:
+    """The other way out of a small memory limit, as printed: docker update, docker start."""
+    flags = (LOCKS, "--memory=32m", "--env=RTLAUNCH_HEAP=64M", "--env=RTLAUNCH_WATCH=proc")
+    with docker.started(ENTRY, PROGRAM, *flags) as container:
+        said = refusal(container)
+        (line,) = re.findall(r"docker update .* && docker start \w+", said)
+        subprocess.run(["sh", "-c", line], env=docker.environment(), check=True, timeout=60,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+        wait_until(lambda: container.is_running and "ready" in container.logs(), "it is not run")
+        assert books.locked_bytes(target(container)) > 64 * MIB
