@@ -69,6 +69,7 @@ class Docker(Engine):
             "DOCKER_HOST": socket_in(self.folder),
             "DOCKER_CONFIG": str(self.folder),
             "DOCKER_BUILDKIT": "0",  # Debian's has no other builder
+            "IMAGE": BASE,  # what a printed plan asks for
         }
 
     def removal(self, name: str) -> list[str]:
