@@ -68,7 +68,7 @@ class Docker(Engine):
             "PATH": f"{self.tools}/usr/bin:{os.environ.get('PATH', '/usr/bin:/bin')}",
             "DOCKER_HOST": socket_in(self.folder),
             "DOCKER_CONFIG": str(self.folder),
-            "DOCKER_BUILDKIT": "0",  # Debian's has no other builder
+            "DOCKER_BUILDKIT": "1",  # the older one makes stages that nothing uses
             "IMAGE": BASE,  # what a printed plan asks for
         }
 

@@ -214,7 +214,7 @@ def test_without_the_capability_the_flag_is_named(podman: Podman, runtime: str, 
     done = podman.run(BASE, ["python3", "-c", "1"], *flags, runtime=runtime)
     assert done.returncode == 125
     assert "refused [memlock-limit]" in done.stderr
-    assert "podman run --cap-add IPC_LOCK IMAGE" in done.stderr
+    assert "podman run --cap-add IPC_LOCK --entrypoint rtlaunch IMAGE" in done.stderr
 
 
 def test_a_user_whose_capabilities_are_not_effective(podman: Podman) -> None:
