@@ -32,6 +32,8 @@ PATIENCE_S = 60
 TARGETS = "/targets"  # where tests/targets is in a container
 BASE = "localhost/rig/base"
 LOCKS = "--cap-add=IPC_LOCK"
+ENTRY = "localhost/rig/entry"  # the base image with rtlaunch as its entrypoint
+ENTRYPOINT = f'FROM {BASE}\nENTRYPOINT ["rtlaunch", "--"]\n'
 
 
 class Engine:
@@ -40,6 +42,7 @@ class Engine:
     ``usual`` are flags that each of its containers is run with.
     """
 
+    name: str
     usual: tuple[str, ...] = ()
 
     def __init__(self, place: Place, targets: Path) -> None:
@@ -70,6 +73,10 @@ class Engine:
     def environment(self) -> dict[str, str]:
         """Return the environment of that command, of which a container sees nothing."""
         raise NotImplementedError
+
+    def with_ulimits(self, flags: Sequence[str]) -> list[str]:
+        """Return flags as they have to be if there are limits among them."""
+        return list(flags)
 
     def removal(self, name: str) -> list[str]:
         """Return the words that remove a container, running or not, or none at all."""
@@ -109,7 +116,7 @@ class Engine:
             self(*self.removal(container.name))
 
     def import_base(self, installation: Path) -> None:
-        """Make the base image."""
+        """Make the base image, and the one with the entrypoint."""
         changes = [f"--change={change}" for change in image.CHANGES]
         process = subprocess.Popen(
             self.words("import", *changes, "-", BASE), stdin=subprocess.PIPE,
@@ -119,6 +126,7 @@ class Engine:
         with process.stdin as stream:
             image.write(stream, installation)
         assert process.wait(PATIENCE_S) == 0, "import failed: see its messages above"
+        self("build", "-t", ENTRY, "-", input=ENTRYPOINT, stdin=None)
 
 
 def chosen(runtime: str) -> list[str]:

@@ -42,8 +42,6 @@ COMPOSE = (
     "python3-requests", "python3-six", "python3-texttable", "python3-urllib3",
     "python3-websocket", "python3-yaml",
 )  # fmt: skip
-ENTRY = "localhost/rig/entry"  # the base image with rtlaunch as its entrypoint
-ENTRYPOINT = f'FROM {BASE}\nENTRYPOINT ["rtlaunch", "--"]\n'
 DAEMON = (
     "dockerd", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none",
 )  # fmt: skip
@@ -52,6 +50,7 @@ DAEMON = (
 class Docker(Engine):
     """docker; its daemon is asked by a socket, so that nothing needs to enter the place."""
 
+    name = "docker"
     usual = ("--network=none",)
 
     def __init__(self, place: Place, targets: Path, tools: Path) -> None:
@@ -120,7 +119,6 @@ def opened(installation: Path, targets: Path, tools: Path) -> Iterator[Docker]:
             wait_until(lambda: docker("version", check=False).returncode == 0,
                        "dockerd does not answer", PATIENCE_S)  # fmt: skip
             docker.import_base(installation)
-            docker("build", "-t", ENTRY, "-", input=ENTRYPOINT, stdin=None)
             yield docker
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tests.rigs.containers import Engine, folder_for, place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 RUNTIMES = ("crun", "runc")
@@ -36,6 +36,8 @@ runtime = "crun"
 class Podman(Engine):
     """podman; it has no daemon, each of its commands enters the place."""
 
+    name = "podman"
+
     def words(self, *words: str | Path) -> list[str]:
         """Return the command line of ``podman WORDS`` in there."""
         inside = ["nsenter", "-t", str(self.place.holder), "-m", "-C", "-n", "-i", "--"]
@@ -47,6 +49,11 @@ class Podman(Engine):
         folder = str(self.folder)
         settings = str(self.folder / "containers.conf")
         return {"PATH": path, "HOME": folder, "TMPDIR": "/run", "CONTAINERS_CONF": settings}
+
+    def with_ulimits(self, flags: Sequence[str]) -> list[str]:
+        """Return these flags, with the limits that are no more podman's once one is given."""
+        given = any(flag.startswith("--ulimit") for flag in flags)
+        return [*(f"--ulimit={limit}" for limit in ULIMITS if given), *flags]
 
     def removal(self, name: str) -> list[str]:
         """Return the words that remove a container, running or not, or none at all."""

@@ -10,8 +10,7 @@ import pytest
 
 from tests import books
 from tests.host import wait_until
-from tests.rigs.containers import BASE, LOCKS, TARGETS, target
-from tests.rigs.docker import ENTRY
+from tests.rigs.containers import BASE, ENTRY, LOCKS, TARGETS, target
 
 if TYPE_CHECKING:
     from pathlib import Path

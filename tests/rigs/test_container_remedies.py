@@ -1,4 +1,4 @@
-"""What a refusal under docker says to try now, followed as printed until the program is locked."""
+"""What a refusal in a container says to try now, followed as printed until it is locked."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import pytest
 
 from tests import books
 from tests.host import wait_until
-from tests.rigs.containers import LOCKS, TARGETS, target
-from tests.rigs.docker import ENTRY
+from tests.rigs.containers import ENTRY, LOCKS, TARGETS, target
 from tests.skips import skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.rigs.containers import Container
+    from tests.rigs.containers import Container, Engine
     from tests.rigs.docker import Docker
 
+RUN = ("docker run ", "podman run ")
 STEPS = 4  # a refusal can be followed by another one, of what it stood before
 MIB = 1 << 20
 SMALL = f"--ulimit=memlock={MIB}:{MIB}"
@@ -51,7 +51,7 @@ def nice_of(pid: int) -> int:
 CASES = [
     Case("memlock-limit", (SMALL,)),
     Case("memlock-limit", (SMALL, "--user=1000"), is_user("1000")),
-    Case("memlock-limit", (SMALL, "--user=4321", LOCKS), is_user("4321")),
+    Case("memlock-limit", (SMALL, "--user=4321"), is_user("4321")),
     Case("memlock-limit", (SMALL, "--user=1000", "--cap-drop=ALL"), is_user("1000")),
     Case("memlock-budget", ("--env=RTLAUNCH_HEAP=64M",),
          lambda pid: books.locked_bytes(pid) > 64 * MIB),
@@ -74,9 +74,16 @@ CASES = [
 
 
 def remedies(said: str) -> list[str]:
-    """Return the docker lines that a message says to try now, without their comments."""
+    """Return the engine's lines that a message says to try now, without their comments."""
     tried = re.findall(r"^  try now: (.*)$", said, re.MULTILINE)
-    return [line.partition("   #")[0] for line in tried if line.startswith("docker run ")]
+    return [line.partition("   #")[0] for line in tried if line.startswith(RUN)]
+
+
+def parts(engine: Engine, line: str) -> tuple[list[str], list[str]]:
+    """Return flags and words of a printed line, which must be in this engine's name."""
+    before, after = line.removeprefix(f"{engine.name} run ").split(" IMAGE ", 1)
+    assert before != line, line
+    return shlex.split(before), shlex.split(after)
 
 
 def refusal(container: Container) -> str:
@@ -86,7 +93,7 @@ def refusal(container: Container) -> str:
 
 
 @contextmanager
-def followed(docker: Docker, *flags: str) -> Iterator[tuple[Container, list[str]]]:
+def followed(engine: Engine, *flags: str) -> Iterator[tuple[Container, list[str]]]:
     """Run it, and do what its refusal says, with the flags that were there before, until it runs.
 
     Also give each code that it was refused by.
@@ -94,7 +101,7 @@ def followed(docker: Docker, *flags: str) -> Iterator[tuple[Container, list[str]
     refused: list[str] = []
     words = list(PROGRAM)
     while True:
-        with docker.started(ENTRY, words, *flags) as container:
+        with engine.started(ENTRY, words, *engine.with_ulimits(flags)) as container:
             said = refusal(container)
             if not said:
                 yield container, refused
@@ -103,14 +110,21 @@ def followed(docker: Docker, *flags: str) -> Iterator[tuple[Container, list[str]
         refused += re.findall(r"refused \[(.*?)\]", said)
         assert len(refused) < STEPS, said
         (line,) = remedies(said)
-        before, after = line.removeprefix("docker run ").split(" IMAGE ", 1)
-        flags, words = (*flags, *shlex.split(before)), shlex.split(after)
+        more, words = parts(engine, line)
+        flags = (*flags, *more)
+
+
+@pytest.fixture(scope="session", params=["docker", "podman"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine."""
+    found: Engine = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code} {' '.join(case.flags)}")
-def test_a_refusal_is_cured_as_printed(docker: Docker, case: Case) -> None:
+def test_a_refusal_is_cured_as_printed(engine: Engine, case: Case) -> None:
     """Each line to try, followed to the letter, leads to a program that is locked, as asked for."""
-    with followed(docker, *case.flags) as (container, refused):
+    with followed(engine, *case.flags) as (container, refused):
         assert refused[0] == case.code
         assert books.not_locked(target(container)) == []
         assert case.holds(target(container))
@@ -171,8 +185,8 @@ def test_little_room_is_a_warning_with_a_line_that_ends_it(docker: Docker) -> No
     assert "warning [memlock-headroom]" in said
     (line,) = remedies(said)
     assert "--memlock" not in line
-    before, after = line.removeprefix("docker run ").split(" IMAGE ", 1)
-    with docker.started(ENTRY, shlex.split(after), *shlex.split(before)) as container:
+    flags, words = parts(docker, line)
+    with docker.started(ENTRY, words, *flags) as container:
         container.wait_for("ready")
         assert container.logs().startswith("ready")
 
