@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -13,6 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from rtlaunch.core.findings import Finding
+from rtlaunch.core.remedies import BY_PLACE, RATIONED
+from rtlaunch.core.remedy import Context, remedy
+from rtlaunch.core.where import DOCKER, Where
 from tests import books
 from tests.host import wait_until
 from tests.rigs.containers import ENTRY, LOCKS, TARGETS, target
@@ -59,6 +64,7 @@ CASES = [
          lambda pid: books.locked_bytes(pid) > 64 * MIB and is_user("1000")(pid)),
     Case("cgroup-budget", ("--memory=32m", LOCKS, "--env=RTLAUNCH_HEAP=64M"),
          lambda pid: books.locked_bytes(pid) > 64 * MIB),
+    Case("cgroup-budget", ("--memory=32m", "--cgroupns=private", LOCKS, "--env=RTLAUNCH_HEAP=64M")),
     Case("capability-missing", ("--env=RTLAUNCH_AMBIENT_CAPS=sys_nice", "--env=RTLAUNCH_USER=app"),
          lambda pid: books.holds(pid, 23) and is_user("1000")(pid)),
     Case("capability-missing", ("--env=RTLAUNCH_AMBIENT_CAPS=sys_nice", "--user=1000"),
@@ -189,6 +195,28 @@ def test_little_room_is_a_warning_with_a_line_that_ends_it(docker: Docker) -> No
     with docker.started(ENTRY, words, *flags) as container:
         container.wait_for("ready")
         assert container.logs().startswith("ready")
+
+
+def compose_lines() -> list[str]:
+    """Return what the remedies have for a compose file, as one flow mapping each."""
+    found = []
+    for code, uid in itertools.product(sorted(BY_PLACE), (0, 1000)):
+        values = {"limit": "nofile", "soft": 200, "asked": [1], "enough": "80M"}
+        finding = Finding(code, "", values=values)
+        *_, for_good = remedy(finding, Where(DOCKER, "", uid=uid, user="app"), Context())
+        found += re.findall(r"compose(?: file)?: (\w+: [^;\n]*)", for_good)
+    found += re.findall(r"compose file: (\w+: [^;\n]*)", RATIONED["docker"][2])
+    return sorted({each.rstrip(")") for each in found})
+
+
+def test_what_is_written_into_a_compose_file_is_compose(docker: Docker, tmp_path: Path) -> None:
+    """Each line for a compose file is one that compose takes."""
+    lines = compose_lines()
+    assert len(lines) > 6
+    services = [f"  app{number}: {{image: x, {each}}}" for number, each in enumerate(lines)]
+    (tmp_path / "compose.yaml").write_text("\n".join(["services:", *services, ""]))
+    done = docker.compose("config", "--quiet", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), "\n".join([*lines, done.stderr])
 
 
 def test_a_container_that_is_there_is_given_more_memory(docker: Docker) -> None:
