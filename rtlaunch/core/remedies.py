@@ -209,6 +209,13 @@ RATIONED: Rows = {
         "dockerd --cpu-rt-runtime=950000, or cpu-rt-runtime in /etc/docker/daemon.json; "
         "compose file: cpu_rt_runtime: 95000",
     ),
+    "podman": (
+        "podman run without --cpu-rt-runtime: a new cpu cgroup begins with no real-time",
+        "podman run --cpu-rt-runtime 95000 --cap-add SYS_NICE %(image_run)s   "
+        "# if the groups above have that to give",
+        "Quadlet file: [Container] PodmanArgs=--cpu-rt-runtime=95000, AddCapability=CAP_SYS_NICE; "
+        "cpu.rt_runtime_us of the groups above",
+    ),
     "*": (
         "the cpu cgroup %(cgroup)s, of version 1: new groups begin with 0",
         "echo 100000 >%(rationed)s   # us of each second",

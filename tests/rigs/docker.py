@@ -47,6 +47,9 @@ DAEMON = (
 )  # fmt: skip
 
 
+START_S = 30  # it takes less than one
+
+
 class Docker(Engine):
     """docker; its daemon is asked by a socket, so that nothing needs to enter the place."""
 
@@ -70,6 +73,13 @@ class Docker(Engine):
             "DOCKER_BUILDKIT": "1",  # the older one makes stages that nothing uses
             "IMAGE": BASE,  # what a printed plan asks for
         }
+
+    def wait_for_daemon(self) -> None:
+        """Wait until it answers; AssertionError with its log if it does not."""
+        try:
+            wait_until(lambda: self("version", check=False).returncode == 0, "no answer", START_S)
+        except AssertionError:
+            raise AssertionError((self.folder / "log").read_text()[-4000:]) from None
 
     def removal(self, name: str) -> list[str]:
         """Return the words that remove a container, running or not, or none at all."""
@@ -116,8 +126,7 @@ def opened(installation: Path, targets: Path, tools: Path) -> Iterator[Docker]:
         daemon = ("env", found, *DAEMON, f"--host={socket_in(folder)}")
         with place("docker", *daemon, folder=folder) as opened_place:
             docker = Docker(opened_place, targets, tools)
-            wait_until(lambda: docker("version", check=False).returncode == 0,
-                       "dockerd does not answer", PATIENCE_S)  # fmt: skip
+            docker.wait_for_daemon()
             docker.import_base(installation)
             yield docker
 

@@ -161,11 +161,11 @@ def test_a_filter_that_denies_the_lock_is_lifted(docker: Docker, tmp_path: Path)
 
 
 @pytest.mark.parametrize("user", ["0", "1000"])
-def test_a_share_of_real_time_is_given(docker: Docker, user: str) -> None:
-    """Version 1 gives a new group none: --cpu-rt-runtime, as printed, of a daemon that has some."""
-    give_real_time(docker)
+def test_a_share_of_real_time_is_given(engine: Engine, user: str) -> None:
+    """Version 1 gives a new group none: --cpu-rt-runtime, as printed, where there is some."""
+    give_real_time(engine)
     flags = (LOCKS, "--env=RTLAUNCH_SCHED=fifo:50", f"--user={user}")
-    with followed(docker, *flags) as (container, refused):
+    with followed(engine, *flags) as (container, refused):
         assert refused[0] == "sched-denied"
         pid = target(container)
         assert os.sched_getscheduler(pid) == os.SCHED_FIFO
@@ -174,13 +174,15 @@ def test_a_share_of_real_time_is_given(docker: Docker, user: str) -> None:
         assert books.not_locked(pid) == []
 
 
-def give_real_time(docker: Docker) -> None:
-    """Do to the daemon's groups what ``dockerd --cpu-rt-runtime`` does."""
-    top = Path("/sys/fs/cgroup/cpu") / docker.place.name
+def give_real_time(engine: Engine) -> None:
+    """Do to the engine's groups what ``dockerd --cpu-rt-runtime`` does, and podman leaves to us."""
+    top = Path("/sys/fs/cgroup/cpu") / engine.place.name
     if not (top / "cpu.rt_runtime_us").exists():
         skip("no-rt-group")
-    for group in (top, top / "docker"):
-        (group / "cpu.rt_runtime_us").write_text("300000")
+    with engine.started(ENTRY, PROGRAM, LOCKS):  # the first makes the group that all are in
+        (above,) = (group for group in top.iterdir() if group.is_dir())
+        for group in (top, above):
+            (group / "cpu.rt_runtime_us").write_text("300000")
 
 
 def test_little_room_is_a_warning_with_a_line_that_ends_it(docker: Docker) -> None:
