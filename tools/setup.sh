@@ -125,6 +125,8 @@ needed_to_rig() {
     need crun has_command crun
     need runc has_command runc
     need catatonit has_command catatonit
+    # docker.io itself is unpacked by the tests: installed, it would start its daemon.
+    need libdevmapper1.02.1 has_library libdevmapper.so.1.02.1
     need tini has_command tini
     if [ "$(uname -m)" = x86_64 ]; then
         need qemu-system-x86 has_command qemu-system-x86_64
@@ -165,6 +167,12 @@ install_missing() {
         die "this failed:  $line"
 }
 
+# What the tests fetch and do not install is looked up in apt's lists; a new machine has none.
+need_lists() {
+    has_command apt-get && [ "$(id -u)" = 0 ] || return 0
+    apt-cache show docker.io >/dev/null 2>&1 || apt_get update || true
+}
+
 refuse_colon() {
     case $PWD in
     *:*) die "the path of this checkout has a colon ($PWD), and Python makes no virtual environment there: move it" ;;
@@ -195,6 +203,9 @@ rigs) needed_to_rig ;;
 bench) needed_to_compare ;;
 esac
 install_missing
+if [ "$goal" = rigs ]; then
+    need_lists
+fi
 make_venv
 if [ "$goal" = test ]; then
     link_redis

@@ -100,6 +100,11 @@ def without_launcher(name: str, options: Options) -> Options:
     return replace(options, via=PRELOAD)
 
 
+def own_name() -> str:
+    """Return our name in passwd(5), or our number."""
+    return surroundings.user_name() or str(os.getuid())
+
+
 def wanted(
     engine: Engine, options: Options, facts: Facts, findings: tuple[Finding, ...]
 ) -> Wanted:
@@ -110,7 +115,7 @@ def wanted(
         command=(path, *facts.target.argv[1:]),
         directory=directory(),
         uid=facts.who.euid,
-        owner=facts.account.name if facts.account else surroundings.user_name(),
+        owner=facts.account.name if facts.account else own_name(),
         account=facts.account,
         options=options,
         guest="" if unreached or not engine.standalone else guest(facts),

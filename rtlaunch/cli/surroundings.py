@@ -46,6 +46,7 @@ def here() -> Where:
             containerenv=read_whole("/run/.containerenv"),
             pid=os.getpid(),
             uid=os.getuid(),
+            gid=os.getgid(),
             user=user_name(),
             loginuid=int(login) if login.isdigit() else None,
             stdin_tty=os.isatty(STDIN),
@@ -55,13 +56,13 @@ def here() -> Where:
 
 
 def user_name() -> str:
-    """Return our name in passwd(5), or our number."""
+    """Return our name in passwd(5), empty where it has none."""
     import pwd
 
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        return str(os.getuid())
+        return ""
 
 
 def with_remedy(finding: Finding, words: list[str]) -> Finding:

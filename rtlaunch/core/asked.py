@@ -125,10 +125,7 @@ def no_realtime_group(policy: str, priority: int, group: str) -> Finding:
         f"{policy} priority {priority} was asked for; {file} is 0",
         why="a cgroup without a share of real-time may hold no such task, whoever asks: EPERM "
         "(CONFIG_RT_GROUP_SCHED, kernel/sched/syscalls.c)",
-        values={"policy": policy, "priority": priority, "cgroup": group},
-        set_by=f"the cpu cgroup {group}, of version 1: new groups begin with 0",
-        try_now=f"echo 100000 >{file}   # us of each second",
-        for_good="start outside of that group, or boot with rt_group_sched=0 if the kernel has it",
+        values={"policy": policy, "priority": priority, "cgroup": group, "rationed": file},
     )
 
 

@@ -34,13 +34,13 @@ SYSCALL_FILTER: Rows = {
     ),
     "docker": (
         "the container's seccomp profile, most likely",
-        "docker run --security-opt seccomp=unconfined IMAGE %(run)s",
+        "docker run --security-opt seccomp=unconfined %(image_run)s",
         "a profile with mlock, mlock2, mlockall and munlockall allowed: "
         "--security-opt seccomp=FILE",
     ),
     "podman": (
         "the container's seccomp profile, most likely",
-        "podman run --security-opt seccomp=unconfined IMAGE %(run)s",
+        "podman run --security-opt seccomp=unconfined %(image_run)s",
         "a profile with mlock, mlock2, mlockall and munlockall allowed: "
         "--security-opt seccomp=FILE",
     ),
@@ -74,12 +74,12 @@ LIMIT: Rows = {
     ),
     "docker": (
         "the container's ulimit",
-        "docker run --ulimit %(limit)s=%(raw_ulimit)s:%(raw_ulimit)s IMAGE %(run)s",
+        "docker run --ulimit %(limit)s=%(raw_ulimit)s:%(raw_ulimit)s %(image_run)s",
         "compose file: ulimits: {%(limit)s: {soft: %(raw_ulimit)s, hard: %(raw_ulimit)s}}",
     ),
     "podman": (
         "the container's ulimit, at most that of who runs podman",
-        "podman run --ulimit %(limit)s=%(raw_ulimit)s:%(raw_ulimit)s IMAGE %(run)s",
+        "podman run --ulimit %(limit)s=%(raw_ulimit)s:%(raw_ulimit)s %(image_run)s",
         "Quadlet file: [Container] Ulimit=%(limit)s=%(raw_ulimit)s:%(raw_ulimit)s",
     ),
     "kubernetes": (
@@ -110,17 +110,17 @@ CAPABILITY: Rows = {
     ),
     "docker": (
         "docker run: what --cap-add does not add is not there",
-        "docker run --cap-add %(cap)s IMAGE %(run)s",
+        "docker run --cap-add %(cap)s %(image_run)s",
         "compose file: cap_add: [%(cap)s]",
     ),
     "docker-user": (
         NO_CAPS_DOCKER + ", whatever --cap-add says",
-        "docker run --user 0 --cap-add %(cap)s IMAGE %(run_user)s",
+        "docker run --user 0 --cap-add %(cap)s %(image_run_user)s",
         DROP_IN_CONTAINER,
     ),
     "podman": (
         "podman run: what --cap-add does not add is not there",
-        "podman run --cap-add %(cap)s IMAGE %(run)s",
+        "podman run --cap-add %(cap)s %(image_run)s",
         "Quadlet file: [Container] AddCapability=%(capability)s",
     ),
     "kubernetes": (
@@ -164,17 +164,20 @@ SCHEDULING: Rows = {
     ),
     "docker": (
         "docker run: no CAP_SYS_NICE unless it is added",
-        "docker run --cap-add SYS_NICE IMAGE %(run)s",
+        "docker run --cap-add SYS_NICE %(image_run)s",
         "compose file: cap_add: [SYS_NICE]",
     ),
     "docker-user": (
         "the container's rtprio and nice ulimits; " + NO_CAPS_DOCKER,
-        "docker run --ulimit rtprio=99 --ulimit nice=40 IMAGE %(run)s",
-        "compose file: ulimits: {rtprio: 99, nice: 40}",
+        "docker run --user 0 --cap-add SYS_NICE %(image_run_user)s",
+        "compose file: user: root, cap_add: [SYS_NICE], "
+        "environment: {RTLAUNCH_USER: '%(as_user)s'}\n"
+        "(or, where the daemon may raise limits, --ulimit rtprio=99 --ulimit nice=40; "
+        "compose: ulimits: {rtprio: 99, nice: 40})",
     ),
     "podman": (
         "podman run: no CAP_SYS_NICE unless it is added",
-        "podman run --cap-add SYS_NICE IMAGE %(run)s",
+        "podman run --cap-add SYS_NICE %(image_run)s",
         "Quadlet file: [Container] AddCapability=CAP_SYS_NICE",
     ),
     "kubernetes": (
@@ -189,6 +192,37 @@ SCHEDULING: Rows = {
     ),
 }
 
+# A group of version 1 whose share of real-time is 0 (CONFIG_RT_GROUP_SCHED): no capability helps.
+RATIONED: Rows = {
+    "docker": (
+        "docker run without --cpu-rt-runtime: a new cpu cgroup begins with no real-time",
+        "docker run --cpu-rt-runtime 95000 --cap-add SYS_NICE %(image_run)s   "
+        "# if the daemon has that to give",
+        "dockerd --cpu-rt-runtime=950000, or cpu-rt-runtime in /etc/docker/daemon.json; "
+        "compose file: cpu_rt_runtime: 95000",
+    ),
+    "docker-user": (
+        "docker run without --cpu-rt-runtime: a new cpu cgroup begins with no real-time; "
+        + NO_CAPS_DOCKER,
+        "docker run --cpu-rt-runtime 95000 --user 0 --cap-add SYS_NICE %(image_run_user)s   "
+        "# if the daemon has that to give",
+        "dockerd --cpu-rt-runtime=950000, or cpu-rt-runtime in /etc/docker/daemon.json; "
+        "compose file: cpu_rt_runtime: 95000",
+    ),
+    "podman": (
+        "podman run without --cpu-rt-runtime: a new cpu cgroup begins with no real-time",
+        "podman run --cpu-rt-runtime 95000 --cap-add SYS_NICE %(image_run)s   "
+        "# if the groups above have that to give",
+        "Quadlet file: [Container] PodmanArgs=--cpu-rt-runtime=95000, AddCapability=CAP_SYS_NICE; "
+        "cpu.rt_runtime_us of the groups above",
+    ),
+    "*": (
+        "the cpu cgroup %(cgroup)s, of version 1: new groups begin with 0",
+        "echo 100000 >%(rationed)s   # us of each second",
+        "start outside of that group, or boot with rt_group_sched=0 if the kernel has it",
+    ),
+}
+
 CPUS: Rows = {
     "system-service": (
         "AllowedCPUs= of %(unit)s or of a slice above it",
@@ -197,12 +231,12 @@ CPUS: Rows = {
     ),
     "docker": (
         "docker run --cpuset-cpus",
-        "docker run --cpuset-cpus %(cpus)s IMAGE %(run)s",
+        "docker run --cpuset-cpus %(cpus)s %(image_run)s",
         'compose file: cpuset: "%(cpus)s"',
     ),
     "podman": (
         "podman run --cpuset-cpus",
-        "podman run --cpuset-cpus %(cpus)s IMAGE %(run)s",
+        "podman run --cpuset-cpus %(cpus)s %(image_run)s",
         "Quadlet file: [Container] PodmanArgs=--cpuset-cpus=%(cpus)s",
     ),
     "kubernetes": (
@@ -225,13 +259,13 @@ MEMORY_CGROUP: Rows = {
     ),
     "docker": (
         "docker run --memory",
-        "docker update --memory SIZE --memory-swap SIZE %(container)s",
+        "docker run --memory SIZE %(image_run)s",
         "compose file: mem_limit, as large as what is locked, and then some",
     ),
     "podman": (
         "podman run --memory",
-        "podman update --memory SIZE %(container)s",
-        "podman run --memory SIZE, as large as what is locked, and then some",
+        "podman run --memory SIZE %(image_run)s",
+        "a SIZE as large as what is locked, and then some",
     ),
     "kubernetes": (
         "resources.limits.memory of the container",
@@ -248,12 +282,13 @@ MEMORY_CGROUP: Rows = {
 PERF: Rows = {
     "docker": (
         "the container's seccomp profile and kernel.perf_event_paranoid",
-        "docker run --cap-add PERFMON IMAGE %(run)s",
+        "docker run --cap-add PERFMON %(image_run)s   "
+        "# docker 20.10 may not know it: SYS_ADMIN",
         "compose file: cap_add: [PERFMON]; without it the count is right and only the places lack",
     ),
     "podman": (
         "the container's seccomp profile and kernel.perf_event_paranoid",
-        "podman run --cap-add PERFMON IMAGE %(run)s",
+        "podman run --cap-add PERFMON %(image_run)s",
         "Quadlet file: [Container] AddCapability=CAP_PERFMON",
     ),
     "kubernetes": (
@@ -282,7 +317,51 @@ UNIT_TYPE: Rows = {
     ),
 }
 
+BECOMING: Rows = {
+    "docker": (
+        "docker run --cap-drop: --user takes the capabilities SETUID and SETGID",
+        "docker run --cap-add SETUID --cap-add SETGID %(image_run)s",
+        "compose file: cap_add: [SETUID, SETGID]",
+    ),
+    "docker-user": (
+        "docker run --user: only root may become another user",
+        "docker run --user 0 %(image_run)s",
+        "compose file: user: root",
+    ),
+    "podman": (
+        "podman run --cap-drop: --user takes the capabilities SETUID and SETGID",
+        "podman run --cap-add SETUID --cap-add SETGID %(image_run)s",
+        "Quadlet file: [Container] AddCapability=CAP_SETUID CAP_SETGID",
+    ),
+    "podman-user": (
+        "podman run --user: only root may become another user",
+        "podman run --user 0 %(image_run)s",
+        "Quadlet file: [Container] User=0",
+    ),
+    "kubernetes": (
+        "the container's securityContext: --user takes the capabilities SETUID and SETGID",
+        "for a test, capabilities: {add: [SETUID, SETGID]} in the securityContext",
+        "in the container's spec:\nsecurityContext:\n  capabilities:\n    add: [SETUID, SETGID]",
+    ),
+    "kubernetes-user": (
+        "runAsUser or the image's USER: only root may become another user",
+        "for a test, runAsUser: 0 in the securityContext",
+        "in the container's spec:\nsecurityContext:\n  runAsUser: 0",
+    ),
+    "root": (
+        "whatever made this root: it left out CAP_SETUID or CAP_SETGID",
+        "grep CapEff /proc/self/status   # capsh --decode=HEX names its bits",
+        "give both where that root was made, or leave out --user",
+    ),
+    "*": (
+        "who we are: uid %(uid)s may not become another user",
+        "sudo %(run)s",
+        "start rtlaunch as root, or leave out --user (a systemd unit can say User=)",
+    ),
+}
+
 BY_PLACE: dict[str, Rows] = {
+    "user-denied": BECOMING,
     "memlock-limit": MEMLOCK,
     "memlock-headroom": HEADROOM,
     "lock-denied": SYSCALL_FILTER,

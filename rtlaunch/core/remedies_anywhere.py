@@ -67,7 +67,7 @@ ASKED: dict[str, Row] = {
     ),
     "command-not-found": (
         "PATH, as execvp(3) searches it",
-        "command -v %(command)s; echo $PATH",
+        "command -v %(path)s; echo $PATH",
         "give the path with a slash, or add its directory to PATH where rtlaunch is started "
         "(systemd units and cron have a short one)",
     ),
@@ -179,11 +179,6 @@ LAUNCH: dict[str, Row] = {
         "--user: not in passwd or group of this host or container",
         "getent passwd; getent group",
         "create it (useradd --system NAME), or give a numeric uid:gid",
-    ),
-    "user-denied": (
-        "who we are: uid %(uid)s may not become another user",
-        "sudo %(run)s",
-        "start rtlaunch as root, or leave out --user (a systemd unit can say User=)",
     ),
     "lock-failed": (
         "the kernel: memory is short here or in the memory cgroup, or a security module refuses",

@@ -26,13 +26,15 @@ CGROUP_BUDGET: Rows = {
     ),
     "docker": (
         "docker run --memory: %(cgroup)s",
-        "on the host: docker update --memory %(enough)s --memory-swap %(enough)s %(container)s",
-        "docker run --memory %(enough)s; compose file: mem_limit: %(enough)s",
+        "docker run --memory %(enough)s %(image_run)s",
+        "compose file: mem_limit: %(enough)s\n"
+        "(one that is there: docker update --memory %(enough)s --memory-swap %(enough)s "
+        "%(container)s && docker start %(container)s)",
     ),
     "podman": (
         "podman run --memory: %(cgroup)s",
-        "on the host: podman update --memory %(enough)s %(container)s",
-        "podman run --memory %(enough)s; Quadlet file: [Container] PodmanArgs=--memory=%(enough)s",
+        "podman run --memory %(enough)s %(image_run)s",
+        "Quadlet file: [Container] PodmanArgs=--memory=%(enough)s",
     ),
     "kubernetes": (
         "resources.limits.memory of the container or its pod: %(cgroup)s",

@@ -7,7 +7,6 @@ places are called; here since the memlock limit has more of them than all else.
 from __future__ import annotations
 
 from rtlaunch.core.remedies_parts import (
-    DROP_IN_CONTAINER,
     EDIT,
     EDIT_MANAGER,
     LIMITS_D,
@@ -42,24 +41,26 @@ MEMLOCK: Rows = {
     ),
     "docker": (
         "docker run: no CAP_IPC_LOCK unless it is added, and the daemon's memlock ulimit",
-        "docker run --cap-add IPC_LOCK IMAGE %(run)s",
+        "docker run --cap-add IPC_LOCK %(image_run)s",
         "compose file: cap_add: [IPC_LOCK]\n"
         "(or --ulimit memlock=%(bytes)s:%(bytes)s; compose: ulimits: {memlock: %(bytes)s})",
     ),
     "docker-user": (
         "the daemon's memlock ulimit; " + NO_CAPS_DOCKER + ", --cap-add alone does nothing",
-        "docker run --ulimit memlock=%(bytes)s:%(bytes)s IMAGE %(run)s",
-        "compose file: ulimits: {memlock: {soft: %(bytes)s, hard: %(bytes)s}}\n"
-        "(or " + DROP_IN_CONTAINER + ")",
+        "docker run --user 0 --cap-add IPC_LOCK %(image_run_user)s",
+        "compose file: user: root, cap_add: [IPC_LOCK], "
+        "environment: {RTLAUNCH_USER: '%(as_user)s'}\n"
+        "(or, where the daemon may raise limits, --ulimit memlock=%(bytes)s:%(bytes)s; "
+        "compose: ulimits: {memlock: %(bytes)s})",
     ),
     "docker-userns": (
         "the daemon's memlock ulimit; in a user namespace CAP_IPC_LOCK does not count",
-        "docker run --ulimit memlock=%(bytes)s:%(bytes)s IMAGE %(run)s",
+        "docker run --ulimit memlock=%(bytes)s:%(bytes)s %(image_run)s",
         "compose file: ulimits: {memlock: {soft: %(bytes)s, hard: %(bytes)s}}",
     ),
     "podman": (
         "podman run: no CAP_IPC_LOCK unless it is added, and podman's memlock ulimit",
-        "podman run --cap-add IPC_LOCK IMAGE %(run)s",
+        "podman run --cap-add IPC_LOCK %(image_run)s",
         "Quadlet file: [Container] AddCapability=CAP_IPC_LOCK\n"
         "(or --ulimit memlock=%(bytes)s:%(bytes)s)",
     ),
@@ -67,7 +68,7 @@ MEMLOCK: Rows = {
         "the memlock limit of the user who runs podman: in a user namespace CAP_IPC_LOCK does "
         "not count, and --ulimit gives no more than that user has",
         "on the host: sudo prlimit --pid $$ --memlock=%(bytes)s && "
-        "podman run --ulimit memlock=%(bytes)s:%(bytes)s IMAGE %(run)s",
+        "podman run --ulimit memlock=%(bytes)s:%(bytes)s %(image_run)s",
         "on the host: echo 'USER - memlock %(kib)s' "
         "| sudo tee -a /etc/security/limits.d/50-rtlaunch.conf" + LOGIN_AGAIN
         + " and run podman with --ulimit memlock=%(bytes)s:%(bytes)s",

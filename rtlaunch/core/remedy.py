@@ -7,12 +7,12 @@ to show. It must not decide whether a launch goes on.
 
 from __future__ import annotations
 
-from rtlaunch.core.argv import quoted
+from rtlaunch.core.argv import PROGRAM, quoted
 from rtlaunch.core.numbers import CAPABILITIES, UNLIMITED
 from rtlaunch.core.options import BY_NAME
 from rtlaunch.core.printable import one_line
 from rtlaunch.core.record import Record, replace
-from rtlaunch.core.remedies import BY_PLACE
+from rtlaunch.core.remedies import BY_PLACE, RATIONED
 from rtlaunch.core.remedies_anywhere import ANYWHERE, ON_HOST
 from rtlaunch.core.remedies_budget import SMALLER_HEAP
 from rtlaunch.core.remedies_memlock import CLAMPED, HEADROOM, MEMLOCK, OWN_LIMIT, STALE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rtlaunch.core.findings import Finding
-    from rtlaunch.core.remedies_parts import Row
+    from rtlaunch.core.remedies_parts import Row, Rows
     from rtlaunch.core.where import Where
 
 
@@ -40,6 +40,9 @@ SMALL_STACK = 64 << 10
 # Below 128K glibc gives none on aarch64; few programs need more than 1M for a thread.
 USUAL_THREAD_STACK = "256K"
 SMALL_THREAD_STACK, LARGE_THREAD_STACK = 128 << 10, 1 << 20
+
+# An image that has rtlaunch as its entrypoint takes the same words as one that has none.
+IN_IMAGE = f"--entrypoint {PROGRAM} IMAGE"
 
 COMMAND_SHOWN = 160  # characters of a command line; a longer one is cut at a word
 
@@ -68,7 +71,7 @@ def with_remedy(finding: Finding, where: Where, context: Context) -> Finding:
 def remedy(finding: Finding, where: Where, context: Context) -> Row:
     """Return who set it, what to try now and what to change for good, at this place."""
     own = BY_PLACE.get(finding.code) in (MEMLOCK, HEADROOM) and asked_too_little(finding.values)
-    row = OWN_LIMIT if own else clamped_row(finding, where) or row_for(finding.code, where)
+    row = OWN_LIMIT if own else special_row(finding, where) or row_for(finding.code, where)
     names = names_for(finding, where, context)
     set_by, try_now, for_good = (template % names for template in row)
     if "fitting_heap" in finding.values and "%(small_heap)s" not in row[1]:
@@ -77,6 +80,13 @@ def remedy(finding: Finding, where: Where, context: Context) -> Row:
         outside = "on the node: " if where.kind == KUBERNETES else "on the host: "
         return set_by, outside + try_now, outside + for_good
     return set_by, try_now, for_good
+
+
+def special_row(finding: Finding, where: Where) -> Row | None:
+    """Return the row that a finding's values lead to rather than its code; None for most."""
+    if "rationed" in finding.values:
+        return row_at(RATIONED, where)
+    return clamped_row(finding, where)
 
 
 def clamped_row(finding: Finding, where: Where) -> Row | None:
@@ -109,6 +119,11 @@ def row_for(code: str, where: Where) -> Row:
     rows = BY_PLACE.get(code)
     if rows is None:
         return ANYWHERE[code]
+    return row_at(rows, where)
+
+
+def row_at(rows: Rows, where: Where) -> Row:
+    """Return the row of the most exact place that these have."""
     return next(rows[place] for place in places(where) if place in rows)
 
 
@@ -179,6 +194,7 @@ def place_names(where: Where) -> Mapping[str, str]:
     return {
         "uid": str(where.uid),
         "user": where.user or str(where.uid),
+        "as_user": who(where),
         "limits_user": where.user or f":{where.uid}",  # limits.conf(5): that uid alone
         "unit": where.unit or "NAME.service",
         "container": where.container or "CONTAINER",
@@ -190,22 +206,25 @@ def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]
     """Return the command line as it was typed, and with one option changed or more."""
     typed, cured = context.options, without_low_memlock(finding, context.options)
     reached_all = finding.values.get("children") == "all"
+    user = who(where) if where.uid else "USER"
 
-    def run(options: Sequence[str], *changed: str) -> str:
+    def run(options: Sequence[str], *changed: str, by: str = PROGRAM) -> str:
         words = instead(options, *changed) if changed else options
-        parts = ("rtlaunch", quoted(words), "--", shortened(context.command))
+        parts = (by, quoted(words), "--", shortened(context.command))
         return " ".join(part for part in parts if part)
 
     return {
         "command": shortened(context.command),
         "run": run(cured),
         "allow": run(typed, "--allow", finding.code),
-        "run_user": run(cured, "--user", (where.user or str(where.uid)) if where.uid else "USER"),
+        "run_user": run(cured, "--user", user),
+        "image_run": run(cured, by=IN_IMAGE),
+        "image_run_user": run(cured, "--user", user, by=IN_IMAGE),
         "memlock_max": run(typed, "--memlock", "max"),
         "all_children": LOCK_EACH if reached_all else run(typed, "--children", "all"),
         "via_auto": run(typed, "--via", "auto"),
         "run_ambient": run(
-            instead(typed, "--user", (where.user or str(where.uid)) if where.uid else "USER"),
+            instead(typed, "--user", user),
             "--ambient-caps",
             ambient_instead(finding.values),
         ),
@@ -221,6 +240,11 @@ def lines(finding: Finding, where: Where, context: Context) -> Mapping[str, str]
         "small_heap": run(typed, "--heap", str(finding.values.get("fitting_heap", "SIZE"))),
         "no_report": run(typed, "--report", "fd:2"),
     }
+
+
+def who(where: Where) -> str:
+    """Return who we are as --user's value; who has no entry in passwd is named with the group."""
+    return where.user or f"{where.uid}:{where.gid}"
 
 
 def ambient_instead(values: Mapping[str, object]) -> str:

@@ -125,6 +125,7 @@ def no_headroom(name: str, room: int, stack: int, books: Books) -> Finding:
             "headroom_bytes": room,
             "thread_stack_bytes": stack,
             "soft": soft,
+            "hard": books.limits["memlock"][1],
             "needed_bytes": books.status.vm_lck + stack,
         },
     )

@@ -80,6 +80,7 @@ class WhereFacts(Record):
     containerenv: str | None = None
     pid: int = 0
     uid: int = 0
+    gid: int = 0
     user: str = ""
     loginuid: int | None = None
     stdin_tty: bool = False
@@ -105,6 +106,7 @@ class Where(Record):
     inside: str = ""
     userns: bool = False
     uid: int = 0
+    gid: int = 0
     user: str = ""
     unit_memlock: str = ""
     manager_raises: bool = False
@@ -137,6 +139,7 @@ def where(facts: WhereFacts) -> Where:
         inside=sign.kind if evidence else "",
         userns=in_user_namespace(facts.uid_map),
         uid=facts.uid,
+        gid=facts.gid,
         user=facts.user,
     )
 

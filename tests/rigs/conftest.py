@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import launching
+from tests import installs, launching
 from tests.rigs import cluster as clusters
+from tests.rigs import debs
+from tests.rigs import docker as dockers
 from tests.rigs import manager as managers
 from tests.rigs import podman as podmans
 from tests.rigs.services import SERVICE, Service
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.rigs.cluster import Cluster
+    from tests.rigs.docker import Docker
     from tests.rigs.manager import Manager
     from tests.rigs.podman import Podman
 
@@ -89,6 +92,21 @@ def podman(movable_install: Path, targets: Path) -> Iterator[Podman]:
     if not can_make_namespaces():
         skip("no-mount")
     with podmans.opened(movable_install, targets) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def docker(movable_install: Path, targets: Path) -> Iterator[Docker]:
+    """A dockerd of its own, with the installed rtlaunch in its base image."""
+    if os.geteuid() != 0:
+        skip("not-root")
+    if not can_make_namespaces():
+        skip("no-mount")
+    try:
+        tools = dockers.fetched(installs.ROOT / "build" / "docker")
+    except debs.Unavailable:
+        skip("no-docker")
+    with dockers.opened(movable_install, targets, tools) as opened:
         yield opened
 
 

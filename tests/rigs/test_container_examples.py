@@ -1,68 +1,36 @@
 """examples/03-containers, built and run by podman, with this machine's files for the registry's.
 
-What needs a network, a kubelet or compose is not tried: the build stage that installs a compiler,
-huge pages of a pod, compose.yaml.
+What needs a network or a kubelet is not tried: the build stage that installs a compiler, huge pages
+of a pod.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host import compile_c, wait_until
-from tests.rigs.podman import BASE
+from tests.host import wait_until
+from tests.rigs.containers import LOCKS
+from tests.rigs.examples import EXAMPLES, PYTHON_APP, STATIC_APP, build_all, locked_kib
 from tests.skips import skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.rigs.podman import Podman
-
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples" / "03-containers"
-BARE, STATIC = "localhost/rig/bare", "localhost/rig/static"
-PYTHON_APP, STATIC_APP = "localhost/rig/python-app", "localhost/rig/static-app"
-LOCKS = "--cap-add=IPC_LOCK"
 
 # What is left of the Kubernetes pod where there is neither a kubelet nor huge pages.
 NOT_HERE = ("hugepages", "RTLAUNCH_HEAP", "requests:", "limits:")
 
 
-def build(podman: Podman, folder: Path, tag: str, containerfile: Path, **given: str) -> None:
-    """Build an image without a network."""
-    values = [f"--build-arg={name}={value}" for name, value in given.items()]
-    podman("build", "--network=none", "-t", tag, *values, "-f", containerfile, folder)
-
-
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout, as far as the stages that run need it, and a static program."""
-    folder = tmp_path_factory.mktemp("context")
-    shutil.copytree(EXAMPLES, folder / EXAMPLES.relative_to(ROOT))
-    compile_c(EXAMPLES / "static" / "app.c", folder / "app", "-static")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def images(podman: Podman, context: Path) -> None:
-    """Both images: from a base that has no rtlaunch, and one each that has what would be built."""
-    bare, static = context / "bare", context / "static"
-    bare.write_text(f"FROM {BASE}\nRUN rm -rf /opt/rtlaunch && mkdir -p /usr/local/bin\n")
-    static.write_text(f"FROM {BASE}\nCOPY app /app/app\n")
-    build(podman, context, BARE, bare)
-    build(podman, context, STATIC, static)
-    made = {"PYTHON": BARE, "RTLAUNCH": BASE}
-    build(podman, context, PYTHON_APP, EXAMPLES / "python" / "Containerfile", **made)
-    build(podman, context, STATIC_APP, EXAMPLES / "static" / "Containerfile", APP=STATIC, **made)
-
-
-def locked_kib(said: str) -> int:
-    """Return VmLck out of what a program has said of itself."""
-    return int(said.partition("VmLck:")[2].split()[0])
+def images(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Both images."""
+    build_all(podman, tmp_path_factory.mktemp("context"))
 
 
 def test_the_python_image_runs_locked(podman: Podman, images: None, runtime: str) -> None:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.host import wait_until
-from tests.rigs.podman import BASE
+from tests.rigs.containers import BASE
+from tests.rigs.printed import BOOKS, as_script, assert_locked_alike, plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.launching import Launcher
     from tests.rigs.podman import Podman
-
-STACK_KB = 16  # how far two stacks differ: the kernel begins each somewhere else
-BOOKS = ("/bin/sh", "-c", "cat /proc/$$/status /proc/$$/smaps; true")
-
-
-def plan(rtlaunch: Launcher, engine: str, *words: str) -> str:
-    process = rtlaunch.start("plan", "--as", engine, *words)
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
-    return out
-
 
 @pytest.fixture
 def docker(podman: Podman, tmp_path: Path) -> dict[str, str]:
@@ -38,28 +27,17 @@ def docker(podman: Podman, tmp_path: Path) -> dict[str, str]:
     return {**environ, "PATH": f"{tmp_path}:{environ['PATH']}", "IMAGE": BASE}
 
 
-def locked_kb(books: str) -> tuple[int, int]:
-    """Return VmLck without the stack, and the stack, by status and smaps in one text."""
-    rows = dict(line.partition(":")[::2] for line in books.splitlines() if line.startswith("VmLck"))
-    stack = int(books.partition("[stack]")[2].split()[1])
-    return int(rows["VmLck"].split()[0]) - stack, stack
-
-
 @pytest.mark.parametrize("options", [(), ("--user", "nobody")])
 def test_a_container_as_printed_is_locked_as_under_rtlaunch(
     rtlaunch: Launcher, podman: Podman, docker: dict[str, str], options: tuple[str, ...]
 ) -> None:
     """VmLck is the launched one's; the stacks differ by where the kernel began them."""
     script = plan(rtlaunch, "docker", *options, "--", *BOOKS)
-    printed = subprocess.run(
-        ["sh", "-c", script], capture_output=True, text=True, env=docker, timeout=60, check=False
-    )
+    printed = as_script(script, docker)
     assert printed.returncode == 0, printed.stderr
     launched = podman.run(BASE, ["rtlaunch", *options, "--", *BOOKS], "--cap-add=IPC_LOCK")
     assert launched.returncode == 0, launched.stderr
-    (rest, stack), (meant, meant_stack) = locked_kb(printed.stdout), locked_kb(launched.stdout)
-    assert rest == meant > 1000
-    assert abs(stack - meant_stack) <= STACK_KB
+    assert_locked_alike(printed.stdout, launched.stdout)
 
 
 def test_an_image_that_nobody_named_is_asked_for(
@@ -68,9 +46,7 @@ def test_an_image_that_nobody_named_is_asked_for(
     """The printed line says what is missing, and starts nothing."""
     del docker["IMAGE"]
     script = plan(rtlaunch, "docker", "--", "true")
-    done = subprocess.run(
-        ["sh", "-c", script], capture_output=True, text=True, env=docker, timeout=60, check=False
-    )
+    done = as_script(script, docker)
     assert done.returncode != 0
     assert "IMAGE: an image with rtlaunch and the program in it" in done.stderr
 

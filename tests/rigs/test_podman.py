@@ -16,15 +16,15 @@ import pytest
 
 from tests import books
 from tests.host import wait_until
-from tests.rigs.podman import BASE, TARGETS, ULIMITS
+from tests.rigs.containers import BASE, LOCKS, TARGETS, target
+from tests.rigs.podman import ULIMITS
 from tests.skips import skip
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.rigs.podman import Container, Podman
+    from tests.rigs.podman import Podman
 
-LOCKS = "--cap-add=IPC_LOCK"
 ENTRY = '--entrypoint=["rtlaunch", "--"]'
 READ_ONLY = ("--read-only", "--read-only-tmpfs=false")
 
@@ -37,12 +37,6 @@ MORE_THAN_TINI_S = 0.05
 ZOMBIES, ORPHANS = 1000, 200
 
 SAYS = 'import os; print(open("/proc/self/status").read(), *os.environ, sep="\\n")'
-
-
-def target(container: Container) -> int:
-    """Return the host's pid of the program below PID 1."""
-    (child,) = books.children(container.pid)
-    return child
 
 
 # ---- what an entrypoint is for ----
@@ -220,7 +214,7 @@ def test_without_the_capability_the_flag_is_named(podman: Podman, runtime: str, 
     done = podman.run(BASE, ["python3", "-c", "1"], *flags, runtime=runtime)
     assert done.returncode == 125
     assert "refused [memlock-limit]" in done.stderr
-    assert "podman run --cap-add IPC_LOCK IMAGE" in done.stderr
+    assert "podman run --cap-add IPC_LOCK --entrypoint rtlaunch IMAGE" in done.stderr
 
 
 def test_a_user_whose_capabilities_are_not_effective(podman: Podman) -> None:

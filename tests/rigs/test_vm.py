@@ -14,7 +14,7 @@ import pytest
 
 from tests import host
 from tests.installs import ROOT
-from tests.rigs import vm
+from tests.rigs import debs, vm
 from tests.skips import skip
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def told(movable_install: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     try:
         kernel = vm.fetch_kernel(KERNELS)
         disk = make_disk(movable_install, folder)
-    except vm.Unbootable:
+    except debs.Unavailable:
         skip("no-virtual-machine")
     yield vm.run(kernel, disk, folder, BOOT_S)
     shutil.rmtree(folder)

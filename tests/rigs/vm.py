@@ -18,6 +18,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.rigs.debs import Unavailable, output, unpacked
+
 PACKAGES = ("bash", "coreutils", "dash", "python3.11", "systemd", "systemd-sysv", "util-linux")
 LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/")
 KERNEL = r"^linux-image-6\.1\.0-[0-9]+-cloud-amd64$"
@@ -52,10 +54,6 @@ TimeoutStartSec=240
 """
 
 
-class Unbootable(Exception):
-    """What the machine is made of cannot be had here."""
-
-
 def fetch_kernel(folder: Path) -> Path:
     """Return Debian's kernel for clouds, fetched into ``folder`` once; it is not installed."""
     found = sorted(folder.glob("vmlinuz-*"))
@@ -64,30 +62,17 @@ def fetch_kernel(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     names = output("apt-cache", "search", "--names-only", KERNEL)
     if not names:
-        raise Unbootable("apt knows no kernel of that name")
+        raise Unavailable("apt knows no kernel of that name")
     newest = max((line.split()[0] for line in names.splitlines()), key=by_number)
-    output("apt-get", "-qq", "download", newest, cwd=folder)
-    (package,) = folder.glob("*.deb")
-    unpacked = folder / "unpacked"
-    output("dpkg-deb", "-x", package, unpacked)
-    (kernel,) = (unpacked / "boot").glob("vmlinuz-*")
+    package = unpacked([newest], folder / newest)
+    (kernel,) = (package / "boot").glob("vmlinuz-*")
     shutil.move(kernel, folder / kernel.name)
-    shutil.rmtree(unpacked)
-    package.unlink()
+    shutil.rmtree(package)
     return folder / kernel.name
 
 
 def by_number(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
-
-
-def output(*words: str | Path, **how: Any) -> str:
-    """Run a command that must succeed; return what it printed."""
-    try:
-        done = subprocess.run(words, check=True, capture_output=True, text=True, **how)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise Unbootable(f"{words[0]}: {getattr(error, 'stderr', '') or error}") from error
-    return done.stdout
 
 
 # --- its root ----------------------------------------------------------------------------------

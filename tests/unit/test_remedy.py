@@ -149,15 +149,42 @@ def test_user_service_is_cured_at_its_manager():
 
 def test_docker_root_is_cured_by_the_capability():
     """Root in a docker container needs --cap-add IPC_LOCK."""
-    assert "docker run --cap-add IPC_LOCK IMAGE rtlaunch" in cure(at(DOCKER, uid=0))
+    assert "docker run --cap-add IPC_LOCK --entrypoint rtlaunch IMAGE" in cure(at(DOCKER, uid=0))
 
 
 def test_docker_user_is_told_that_capabilities_do_nothing():
-    """docker gives other users no effective capability: the ulimit is named, and why."""
+    """docker gives other users no effective capability: root becomes them; or the ulimit."""
     text = cure(at(DOCKER))
-    assert f"docker run --ulimit memlock={64 * MIB}:{64 * MIB} IMAGE rtlaunch" in text
+    assert "docker run --user 0 --cap-add IPC_LOCK --entrypoint rtlaunch IMAGE " in text
+    assert f"--ulimit memlock={64 * MIB}:{64 * MIB}" in text
     assert "no effective capabilities" in text
     assert "--user alice" in text
+
+
+def test_who_has_no_name_is_named_with_the_group():
+    """--user takes a number that passwd does not know with a group alone."""
+    text = cure(at(DOCKER, uid=4321, gid=8, user=""))
+    assert "IMAGE --prefault-stack 1M --user 4321:8 -- ./app -x" in text
+    assert "RTLAUNCH_USER: '4321:8'" in text
+
+
+def test_becoming_a_user_is_the_engines_to_permit():
+    """Nobody has sudo in a container: the capabilities, or root, by the engine's own flags."""
+    assert "--cap-add SETUID --cap-add SETGID" in cure(at(DOCKER, uid=0), "user-denied")
+    assert "docker run --user 0 " in cure(at(DOCKER), "user-denied")
+    for place in (at(kind, uid=uid) for kind in CONTAINERS for uid in (0, 1000)):
+        assert "sudo" not in cure(place, "user-denied")
+
+
+@pytest.mark.parametrize(("uid", "who"), [(0, ""), (1000, "--user 0 ")])
+def test_a_container_without_real_time_is_given_some(uid: int, who: str):
+    """Nothing can be written to a container's cgroup: docker run has a flag for it."""
+    values = {"cgroup": "/sys/fs/cgroup/cpu", "rationed": "/sys/fs/cgroup/cpu/cpu.rt_runtime_us"}
+    text = cure(at(DOCKER, uid=uid), "sched-denied", **values)
+    assert f"docker run --cpu-rt-runtime 95000 {who}--cap-add SYS_NICE" in text
+    assert "echo 100000 >/sys/fs/cgroup/cpu/cpu.rt_runtime_us" in cure(
+        at(PLAIN), "sched-denied", **values
+    )
 
 
 def test_podman_user_is_cured_by_the_capability():

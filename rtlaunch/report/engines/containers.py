@@ -12,7 +12,6 @@ import json
 from rtlaunch.core import wanted as wanting
 from rtlaunch.core.argv import PROGRAM, quoted
 from rtlaunch.core.kinds import write_hugepages
-from rtlaunch.core.numbers import REALTIME_POLICIES
 from rtlaunch.core.record import Record
 from rtlaunch.core.units import format_cpus
 from rtlaunch.report.engines import remarks
@@ -63,8 +62,10 @@ def granted(wanted: Wanted) -> Grant:
     caps = list(options.ambient_caps or ())
     if not wanting.by_limit(options):
         caps.append("ipc_lock")
+    if needed(options):  # not its limits: an engine in a container of its own may raise none
+        caps.append("sys_nice")
     typed = [limit for limit in wanting.limits(options) if getattr(options, limit[0], "") != "max"]
-    return Grant(tuple(dict.fromkeys(caps)), (*typed, *needed(options)))
+    return Grant(tuple(dict.fromkeys(caps)), tuple(typed))
 
 
 def entrypoint(wanted: Wanted, without: tuple[str, ...] = ()) -> list[str]:
@@ -185,10 +186,7 @@ def _pod_notes(wanted: Wanted) -> list[str]:
 
 def _security(wanted: Wanted) -> list[str]:
     options = wanted.options
-    caps = [*granted(wanted).caps, *(["ipc_lock"] if options.lock else [])]
-    realtime = options.sched is not None and options.sched.policy in REALTIME_POLICIES
-    if realtime or (options.nice or 0) < 0:
-        caps.append("sys_nice")
+    caps = [*(["ipc_lock"] if options.lock else []), *granted(wanted).caps]
     if not caps:
         return []
     names = sequence(dict.fromkeys(cap.upper() for cap in caps))
