@@ -470,7 +470,7 @@ class Supervisor:
         outcome = self.outcome
         program = outcome.target.images[-1].path if outcome.target.images else None
         pids = leftover.forks_of(program, self.channel_end) if program else []
-        if pids and outcome.exit.code is not None and self.handshake.options.lock:
+        if pids and outcome.exit.signal is None and self.handshake.options.lock:
             from rtlaunch.core import children
 
             self.sentry.note(children.went_on(outcome.target.argv[0], pids))

@@ -156,10 +156,11 @@ def rtlaunch_lock(rtlaunch, pid):
     "line",
     [
         "sleep 1 >/dev/null 2>&1 & exit 0",
+        "(: $(sleep 0.02); exec sleep 1) >/dev/null 2>&1 & exit 0",
         "(sleep 1; true) >/dev/null 2>&1 & kill -TERM $$",
         "(sleep 0.1; true) & wait",
     ],
-    ids=["another program", "the fork of one that is killed", "a fork that it waits for"],
+    ids=["another program", "one in a moment", "of one that is killed", "one that it waits for"],
 )
 def test_what_else_is_left_is_no_daemon(rtlaunch, line):
     """Nothing is said where the program did not go on by itself in a fork."""
