@@ -47,7 +47,10 @@ def plain_environment():
     for name in [name for name in os.environ if name.startswith(ours) or name in where.CI_SYSTEMS]:
         del os.environ[name]
     os.environ.pop("CI", None)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup(1) would have every target ignore it
+    # nohup(1), and a shell's & in a script, would have every target ignore these
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
