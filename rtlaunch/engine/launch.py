@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rtlaunch.core.steps import Step
     from rtlaunch.engine.inherit import Inherited
     from rtlaunch.engine.listener import Listener
+    from rtlaunch.engine.readiness import Readiness
     from rtlaunch.engine.sentry import Sentry
     from rtlaunch.engine.supervise import Supervisor
 
@@ -125,13 +126,7 @@ def carry_out(
     detached = choose(options, facts).mode == EXEC
     inherit.block_signals(but=inherit.KEYS)  # until there is a child to share them with
     clean = replace(inherited, environ=without_twins(inherited.environ))
-    ready = None
-    if options.notify:
-        from rtlaunch.engine import readiness
-
-        ready = readiness.begin(clean.environ, by_us=not detached)
-        if ready is not None and ready.by_us:  # what a child says there is not heard
-            del clean.environ["NOTIFY_SOCKET"]
+    ready = begin_readiness(clean, by_us=not detached) if options.notify else None
     forked_ns = time.monotonic_ns()
     if detached:
         from rtlaunch.engine import detach
@@ -164,6 +159,16 @@ def carry_out(
     supervisor.run(pid)
     story.outcome.findings += supervisor.findings()
     conclude(supervisor, actions, facts, story.outcome)
+
+
+def begin_readiness(inherited: Inherited, by_us: bool) -> Readiness | None:
+    """Prepare READY=1; the program has no NOTIFY_SOCKET where we say it: a child is not heard."""
+    from rtlaunch.engine import readiness
+
+    ready = readiness.begin(inherited.environ, by_us)
+    if ready is not None and ready.by_us:
+        del inherited.environ["NOTIFY_SOCKET"]
+    return ready
 
 
 def start_child(
