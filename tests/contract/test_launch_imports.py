@@ -42,8 +42,8 @@ ONLY_FOR_SHAPES = (
 
 # A module of ours takes up to a hundredth of a bare interpreter's start, packed or not,
 # however short it is. Two of those starts are the whole budget, and our interpreter's own is half
-# of one. The packages and what only parent or child imports are among these. Three are the budget's,
-# before each launch: limits that break a program later are read and held against its need
+# of one. The packages and what only parent or child imports are among these. Three of them read
+# the limits that break a program later, and hold them against its need, before each launch
 # (core.budget, core.cgroup, linux.memory).
 MOST_OF_OURS = 54
 
