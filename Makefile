@@ -42,6 +42,7 @@ lint-ruff lint-mypy lint-imports: setup-lint .venv/installed .venv/installed-dev
 
 lint-ruff:
 	$(PY) -m ruff check
+	$(PY) -m ruff format --check --quiet
 
 lint-mypy:
 	$(PY) -m mypy

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FACTS: dict[str, str] = tomllib.loads(
-    (Path(__file__).parent / "skips.toml").read_text()
-)["facts"]
+FACTS: dict[str, str] = tomllib.loads((Path(__file__).parent / "skips.toml").read_text())["facts"]
 MARK = "fact "
 
 

@@ -185,9 +185,7 @@ def as_text(
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def as_document(
-    place: Where, lines: Sequence[Line], findings: Sequence[Finding]
-) -> dict[str, Any]:
+def as_document(place: Where, lines: Sequence[Line], findings: Sequence[Finding]) -> dict[str, Any]:
     """Return the object that ``--json`` prints; it only grows."""
     refusing = first_refusal(findings)
     codes = [line.finding.code if line.finding else None for line in lines]

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 SCHEMA = "rtlaunch.plan/1"
 
 
-def run(
-    raw: settings.Raw, typed: Sequence[str], environ: Mapping[str, str], as_json: bool
-) -> int:
+def run(raw: settings.Raw, typed: Sequence[str], environ: Mapping[str, str], as_json: bool) -> int:
     """Print the plan; return 0 if the launch would start, 125 if it would be refused.
 
     Refusal for a command line, environment or profile that makes no sense.

@@ -105,9 +105,7 @@ def own_name() -> str:
     return surroundings.user_name() or str(os.getuid())
 
 
-def wanted(
-    engine: Engine, options: Options, facts: Facts, findings: tuple[Finding, ...]
-) -> Wanted:
+def wanted(engine: Engine, options: Options, facts: Facts, findings: tuple[Finding, ...]) -> Wanted:
     """Return what the engine is to do."""
     path = os.path.abspath(facts.target.path)
     unreached = any(finding.code in UNREACHED for finding in findings)

@@ -285,5 +285,3 @@ def as_dict(finding: Finding) -> dict[str, object]:
         "severity": finding.severity,
         **{name: getattr(finding, name) for name in type(finding)._fields if name != "code"},
     }
-
-

@@ -110,8 +110,7 @@ def of_policy(options: Options, facts: Facts) -> Iterable[Finding]:
         return
     yield Finding(
         "sched-denied",
-        f"{policy} priority {priority} was asked for; RLIMIT_RTPRIO is {allowed}, "
-        "no CAP_SYS_NICE",
+        f"{policy} priority {priority} was asked for; RLIMIT_RTPRIO is {allowed}, no CAP_SYS_NICE",
         why="sched_setscheduler(2) gives real-time priorities up to RLIMIT_RTPRIO only",
         values={"policy": policy, "priority": priority, "rtprio": allowed},
     )

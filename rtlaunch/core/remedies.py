@@ -150,7 +150,8 @@ SCHEDULING: Rows = {
         "RLIMIT_RTPRIO and RLIMIT_NICE of this login: pam_limits applies /etc/security/limits.d",
         "%(sudo)sprlimit --pid $$ --rtprio=99 --nice=40 && %(run)s",
         "printf '%(limits_user)s - rtprio 99\\n%(limits_user)s - nice -20\\n' "
-        + LIMITS_D + LOGIN_AGAIN,
+        + LIMITS_D
+        + LOGIN_AGAIN,
     ),
     "system-service": (
         "LimitRTPRIO= and LimitNICE= of %(unit)s",
@@ -282,8 +283,7 @@ MEMORY_CGROUP: Rows = {
 PERF: Rows = {
     "docker": (
         "the container's seccomp profile and kernel.perf_event_paranoid",
-        "docker run --cap-add PERFMON %(image_run)s   "
-        "# docker 20.10 may not know it: SYS_ADMIN",
+        "docker run --cap-add PERFMON %(image_run)s   # docker 20.10 may not know it: SYS_ADMIN",
         "compose file: cap_add: [PERFMON]; without it the count is right and only the places lack",
     ),
     "podman": (

@@ -11,12 +11,9 @@ EDIT_MANAGER = "a drop-in (%(sudo)ssystemctl edit user@.service):\n[Service]\n"
 LIMITS_D = "| %(sudo)stee -a /etc/security/limits.d/50-rtlaunch.conf"
 LOGIN_AGAIN = ", then log in again"
 DROP_IN_CONTAINER = (
-    "start the container as root with %(cap_flag)s, and let rtlaunch become the user: "
-    "%(run_user)s"
+    "start the container as root with %(cap_flag)s, and let rtlaunch become the user: %(run_user)s"
 )
-POD_CAPABILITY = (
-    "in the container's spec:\nsecurityContext:\n  capabilities:\n    add: [%(cap)s]"
-)
+POD_CAPABILITY = "in the container's spec:\nsecurityContext:\n  capabilities:\n    add: [%(cap)s]"
 POD_PATCH = (
     "kubectl patch deployment NAME -p '"
     '{"spec":{"template":{"spec":{"containers":[{"name":"CONTAINER",'

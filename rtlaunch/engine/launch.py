@@ -302,9 +302,7 @@ def fork_failed(error: OSError) -> Finding:
     )
 
 
-def failed_action(
-    actions: Sequence[Step], facts: Facts, index: int, errno: int
-) -> Finding:
+def failed_action(actions: Sequence[Step], facts: Facts, index: int, errno: int) -> Finding:
     """Say which action of the plan failed in the child, in the words that ``plan`` prints."""
     action = actions[index]
     if isinstance(action, Execute):

@@ -38,7 +38,6 @@ OVERLAPPED_NS = 20_000_000
 PAUSE_S = 0.001
 
 
-
 class Short(Exception):
     """A pool that cannot give what is promised; ``missing`` pages lack."""
 

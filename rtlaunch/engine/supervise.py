@@ -349,9 +349,7 @@ class Supervisor:
         """Reap everybody: the target ends the run, orphans are only let go."""
         while not self.ended:
             try:
-                found = os.waitid(
-                    os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-                )
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
             if found is None:

@@ -75,9 +75,7 @@ def survey(options: Options, command: Sequence[str], environ: Mapping[str, str])
     )
 
 
-def read_surroundings(
-    options: Options, host: Host, environ: Mapping[str, str]
-) -> dict[str, Any]:
+def read_surroundings(options: Options, host: Host, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return who started us and whether orphans come to us, where exec mode may be chosen."""
     if options.mode != EXEC and not any(environ.get(name) for name in MANAGERS_VARIABLES):
         return {}
@@ -145,9 +143,7 @@ def read_hugepages(options: Options, environ: Mapping[str, str]) -> HugeFacts | 
     return lease.look(options.hugepages, environ)
 
 
-def read_heap(
-    options: Options, target: Target, environ: Mapping[str, str]
-) -> HeapFacts | None:
+def read_heap(options: Options, target: Target, environ: Mapping[str, str]) -> HeapFacts | None:
     """Return what a heap is decided on; None where no option asks for one."""
     if options.heap is None and options.arenas is None and options.heap_pages == "inherit":
         return None

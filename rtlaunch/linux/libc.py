@@ -117,9 +117,7 @@ def ptrace(request: int, pid: int, address: int, data: int) -> None:
     syscall("ptrace", request, pid, address, data)
 
 
-def ptrace_read(
-    request: int, pid: int, address: int, size: int, as_vector: bool = False
-) -> bytes:
+def ptrace_read(request: int, pid: int, address: int, size: int, as_vector: bool = False) -> bytes:
     """Make a ptrace request that fills a buffer of ``size`` bytes; return what it wrote.
 
     ``as_vector``: the buffer is named by a struct iovec, which the kernel makes as long as what it
@@ -222,8 +220,6 @@ def notify(fd: int, tid: int, signal: int) -> None:
     syscall("fcntl", fd, F_SETFL, os.O_ASYNC if signal else 0)
 
 
-def pidfd_send_signal(
-    pidfd: int, signal: int, info: bytes | None = None, flags: int = 0
-) -> None:
+def pidfd_send_signal(pidfd: int, signal: int, info: bytes | None = None, flags: int = 0) -> None:
     """Send ``signal`` through a pidfd, with a siginfo if given: it never hits a recycled pid."""
     syscall("pidfd_send_signal", pidfd, signal, info, flags)

@@ -197,7 +197,6 @@ def test_version_alone_is_one_line(rtlaunch):
 AS_NOBODY = launching.NOBODY
 
 
-
 def locked_kib() -> int:
     lines = setting("/proc/self/status").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmLck"))

@@ -219,9 +219,7 @@ def test_a_shell_may_be_left_alone(rtlaunch, options):
 
 def test_unfollowed_it_is_noticed_afterwards(rtlaunch, waiter):
     """As allowed, a static image runs unlocked, and that is said."""
-    ran = rtlaunch.run(
-        *UNFOLLOWED, "--", "sh", "-c", f"exec {waiter} 3", stdin=subprocess.DEVNULL
-    )
+    ran = rtlaunch.run(*UNFOLLOWED, "--", "sh", "-c", f"exec {waiter} 3", stdin=subprocess.DEVNULL)
     assert (ran.code, ran.report["verdict"]) == (3, "unlocked")
     assert "exec-unannounced" in codes(ran.report)
 

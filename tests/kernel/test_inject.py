@@ -222,7 +222,7 @@ def test_with_pdeathsig_none_it_lives_on(rtlaunch, kind, room):
 
 def test_what_a_static_program_execs_is_locked_if_a_preload_reaches_it(rtlaunch, room):
     """Under auto the shim waits in its environment for the next dynamic image."""
-    source = '#include <unistd.h>\nint main(int n, char **v) { return execv(v[1], v + 1); }'
+    source = "#include <unistd.h>\nint main(int n, char **v) { return execv(v[1], v + 1); }"
     program = compile_source("cc", "-static", source, room / "exec")
     ran = rtlaunch.run("--", program, "/bin/sh", "-c", "grep VmLck /proc/$$/status")
     assert int(ran.out.split()[1]) > 0
@@ -233,7 +233,7 @@ def test_what_a_static_program_execs_is_locked_if_a_preload_reaches_it(rtlaunch,
 @pytest.mark.parametrize("watch", ["proc", "none"])
 def test_without_perf_what_it_execs_is_noticed_too(rtlaunch, room, watch):
     """An exec closes a socket that it was given, and so tells of itself (decision 12)."""
-    source = '#include <unistd.h>\nint main(int n, char **v) { return execv(v[1], v + 1); }'
+    source = "#include <unistd.h>\nint main(int n, char **v) { return execv(v[1], v + 1); }"
     program = compile_source("cc", "-static", source, room / "exec")
     words = ("--watch", watch, "--", program, build("static", "waiter", room))
     with standing(rtlaunch, *words) as held:

@@ -125,9 +125,7 @@ def test_death_by_a_filter_is_a_refusal(rtlaunch, program):
 
 
 @pytest.mark.parametrize("name", ["madvise", "clock_gettime"])
-def test_without_a_call_that_helps_the_stack_is_touched_less_or_otherwise(
-    rtlaunch, program, name
-):
+def test_without_a_call_that_helps_the_stack_is_touched_less_or_otherwise(rtlaunch, program, name):
     """A filter on one of these two: locked all the same; the report says how much was touched."""
     number = {"madvise": 28, "clock_gettime": 228}[name]
     if os.uname().machine != "x86_64":

@@ -51,9 +51,7 @@ def program(request, room, here):
 
 
 @pytest.mark.parametrize("given", GIVEN)
-def test_by_root_for_another_user_it_is_locked_and_keeps_what_it_gains(
-    as_user, program, given
-):
+def test_by_root_for_another_user_it_is_locked_and_keeps_what_it_gains(as_user, program, given):
     """Stopped in its own new privileges, it is locked, before main(); the watch is opened after."""
     GIVEN[given](program)
     words = ("--memlock", "max", *AS_NOBODY, "--", program)

@@ -396,9 +396,7 @@ MOMENTS, SPAN_S = 16, 0.08
 
 
 @pytest.mark.parametrize("options", ["", " ".join(GROUP), "--via ptrace"])
-def test_a_stop_at_any_instant_of_the_start_can_be_continued(
-    shell: Terminal, options: str
-) -> None:
+def test_a_stop_at_any_instant_of_the_start_can_be_continued(shell: Terminal, options: str) -> None:
     """SIGTSTP of rtlaunch alone on a terminal, then SIGCONT: the program runs, and says so."""
     for moment in range(MOMENTS):
         shell.type(f"rtlaunch -q {options} -- sh -c 'echo it runs; exit 5'\n")

@@ -203,9 +203,7 @@ def test_allowed_by_name_it_runs_untold(
     assert (ran.code, ran.out) == (0, "started\n")
 
 
-def test_nobody_to_tell_is_a_warning(
-    rtlaunch: Launcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_to_tell_is_a_warning(rtlaunch: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without NOTIFY_SOCKET: the program runs."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     ran = rtlaunch.run("--notify", "--", "echo", "started")

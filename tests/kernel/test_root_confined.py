@@ -59,9 +59,7 @@ def test_a_program_with_more_capabilities_than_we_is_refused(confined: Launcher)
     assert "refused [proof-unreadable]" in ran.err
 
 
-def test_a_signal_reaches_a_program_of_another_user(
-    confined: Launcher, targets: Path
-) -> None:
+def test_a_signal_reaches_a_program_of_another_user(confined: Launcher, targets: Path) -> None:
     """Without CAP_KILL too (--cap-drop=ALL and what a change of user takes): SIGTERM arrives."""
     confined.prefix = ["setpriv", "--bounding-set=-kill,-sys_ptrace,-perfmon,-sys_admin"]
     words = ("--user", "nobody", "--", targets / "slow", "0", "7")

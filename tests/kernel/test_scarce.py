@@ -73,9 +73,7 @@ def test_too_little_memory_is_refused_by_name(rtlaunch: Launcher) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_too_few_processes_are_refused_once(
-    as_user: Callable[[str], Launcher], mode: str
-) -> None:
+def test_too_few_processes_are_refused_once(as_user: Callable[[str], Launcher], mode: str) -> None:
     """Whichever fork fails, one process says so."""
     need_root()
     launcher = as_user("root")

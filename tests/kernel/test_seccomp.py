@@ -87,9 +87,7 @@ def test_without_perf_faults_are_counted(rtlaunch, targets, action):
     assert watch["lost"] is None
 
 
-@pytest.mark.parametrize(
-    "action", [seccomp.EPERM_ANSWER, seccomp.DEATH], ids=["EPERM", "death"]
-)
+@pytest.mark.parametrize("action", [seccomp.EPERM_ANSWER, seccomp.DEATH], ids=["EPERM", "death"])
 def test_why_there_is_no_perf_is_said(rtlaunch, action):
     """watch.why names the filter; -v says it on stderr, and without -v nothing does."""
     words, before = ("--", "true"), filtered(PERF, action)

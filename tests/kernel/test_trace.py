@@ -147,9 +147,7 @@ def test_nohup(traces):
 
 # ---- descriptors ----
 
-CLOSED = [
-    closed for count in (1, 2, 3) for closed in itertools.combinations((0, 1, 2), count)
-]
+CLOSED = [closed for count in (1, 2, 3) for closed in itertools.combinations((0, 1, 2), count)]
 
 
 @pytest.mark.parametrize("closed", CLOSED, ids=str)

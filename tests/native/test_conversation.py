@@ -408,9 +408,7 @@ def test_nonsense_instead_of_lock_is_no_launcher(
 
 
 @pytest.mark.parametrize("words", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_instead_of_go_is_no_go(
-    launcher: FakeLauncher, books: Path, words: bytes
-) -> None:
+def test_nonsense_instead_of_go_is_no_go(launcher: FakeLauncher, books: Path, words: bytes) -> None:
     """After LOCK only GO is GO: a strict program ends with 125 on anything else."""
     target, pair = start_and_lock(launcher, books, BOTH | STRICT)
     hear(pair)

@@ -235,7 +235,7 @@ def test_signals_that_python_ignores_by_itself_are_told(
 def test_child_that_opens_the_first_event_is_told(prefix: Path) -> None:
     """With a command to launch a child is under way, and its pid is handed on to be reaped."""
     python = add_interpreter(prefix / "bin" / "python3")
-    python.write_text('#!/bin/sh\nread -r children </proc/$$/task/$$/children\necho $3 $children\n')
+    python.write_text("#!/bin/sh\nread -r children </proc/$$/task/$$/children\necho $3 $children\n")
     told, *children = lines(prefix, "--", "true")[0].split()
     assert children == [told.split(":")[1]]
 

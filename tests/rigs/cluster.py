@@ -83,9 +83,7 @@ class Cluster:
         return self.run(*asked)[1].strip()
 
     @contextmanager
-    def task(
-        self, name: str, *words: str
-    ) -> Iterator[tuple[Lines, str, subprocess.Popen[str]]]:
+    def task(self, name: str, *words: str) -> Iterator[tuple[Lines, str, subprocess.Popen[str]]]:
         """Run one task of a job, a talker; give what it says, the job's id, and srun."""
         process = self.start("srun", "-n1", f"--job-name={name}", *words)
         assert process.stdin and process.stdout

@@ -33,6 +33,7 @@ while True:
 """
 APP = "/usr/bin/python3 /opt/service.py"
 
+
 class Service:
     """One unit, ended when the test is."""
 

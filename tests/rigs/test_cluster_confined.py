@@ -48,9 +48,7 @@ def test_a_rank_that_fails_on_one_node_is_the_steps_end(confined: Cluster) -> No
     folder = confined.reports()
     ours = f"{RTLAUNCH} -q --report {folder}/{BY_RANK}"
     programs = confined.folder / "two.conf"
-    programs.write_text(
-        f"0 {ours} --heap 100M -- /bin/true\n1 {ours} -- /bin/sh -c 'kill -9 $$'\n"
-    )
+    programs.write_text(f"0 {ours} --heap 100M -- /bin/true\n1 {ours} -- /bin/sh -c 'kill -9 $$'\n")
     words = ("srun", "-N2", "-n2", "--mem=64", "--multi-prog", str(programs))
     code, out = confined.run(*AS_NOBODY, *words)
     ends = {name: one["exit"]["rtlaunch_code"] for name, one in read_all(folder).items()}
@@ -93,9 +91,7 @@ def test_the_kernels_killing_is_told_as_of_a_bare_one(confined: Cluster) -> None
     folder = confined.reports()
     grows = ("/usr/bin/python3", "-c", "x = bytearray(200 << 20)")
     ours = (RTLAUNCH, "-q", "--report", f"{folder}/{BY_RANK}", "--")
-    ends = [
-        confined.run("srun", "-n1", "--mem=64", *words, *grows) for words in ((), ours)
-    ]
+    ends = [confined.run("srun", "-n1", "--mem=64", *words, *grows) for words in ((), ours)]
     assert all("Out Of Memory" in out for _, out in ends), ends
     assert ends[0][0] == ends[1][0]
     (report,) = read_all(folder).values()

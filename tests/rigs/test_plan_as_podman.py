@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.launching import Launcher
     from tests.rigs.podman import Podman
 
+
 @pytest.fixture
 def docker(podman: Podman, tmp_path: Path) -> dict[str, str]:
     """An environment in which ``docker`` is podman, as podman-docker makes it, and IMAGE is set."""

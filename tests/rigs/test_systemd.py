@@ -28,7 +28,6 @@ AmbientCapabilities=CAP_IPC_LOCK
 """
 
 
-
 @pytest.mark.parametrize("kind", ["simple", "exec", "notify"])
 def test_the_main_pid_is_the_program(service: Service, kind: str) -> None:
     """Whatever the Type: MainPID is the locked program, and the report says by which rule."""

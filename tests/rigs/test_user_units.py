@@ -38,9 +38,7 @@ class UserManager:
     def run(self, *words: str, check: bool = True) -> str:
         """Run a command as the user, beside the manager."""
         become = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
-        return self.system.run(
-            *become, "env", f"XDG_RUNTIME_DIR={RUNTIME}", *words, check=check
-        )
+        return self.system.run(*become, "env", f"XDG_RUNTIME_DIR={RUNTIME}", *words, check=check)
 
     def systemctl(self, *words: str, check: bool = True) -> str:
         return self.run("systemctl", "--user", *words, check=check)

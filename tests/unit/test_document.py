@@ -127,7 +127,7 @@ def test_the_first_image_that_is_not_locked_says_why():
     ],
 )
 def test_the_code_that_let_it_run_unlocked(findings, code):
-    """"not locked: CODE" has the finding that was allowed."""
+    """The verdict "not locked: CODE" has the finding that was allowed."""
     outcome = outcomes.unlocked()
     outcome.findings = findings
     assert unlocked_code(outcome) == code

@@ -74,11 +74,15 @@ UNIT = [
     (("--hugepages", "2M:4"), "Wants=rtlaunch-hugepages.service"),
     (("--watch", "perf"), "# not here: --watch perf: no launcher is there to watch"),
     (("--mode", "exec"), "# not here: --mode exec: the program is started as itself"),
-    (("--rewrite", "TERM:none"),
-     "# not here: --rewrite TERM:none: no launcher is there to pass signals on"),
-    (("--map-exit", "143=0"),
-     "# not here: --map-exit 143=0: the exit status is the program's own "
-     "(systemd: SuccessExitStatus=)"),
+    (
+        ("--rewrite", "TERM:none"),
+        "# not here: --rewrite TERM:none: no launcher is there to pass signals on",
+    ),
+    (
+        ("--map-exit", "143=0"),
+        "# not here: --map-exit 143=0: the exit status is the program's own "
+        "(systemd: SuccessExitStatus=)",
+    ),
 ]
 
 

@@ -96,9 +96,7 @@ def test_the_trap_is_no_news_to_who_wants_none():
 
 def steps(asked, facts_known):
     found = preflight.findings(asked, facts_known)
-    return [
-        one for one in plan.make_plan(asked, facts_known, found) if isinstance(one, SetThp)
-    ]
+    return [one for one in plan.make_plan(asked, facts_known, found) if isinstance(one, SetThp)]
 
 
 def test_the_step_is_planned_once_and_said():

@@ -236,9 +236,7 @@ CONTAINERS = {
     "Kubernetes, cgroup v1, service links off": (
         facts(
             environ={},
-            cgroup=V1.format(
-                path=f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"
-            ),
+            cgroup=V1.format(path=f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"),
             hostname="trader-1",
         ),
         (KUBERNETES, "trader-1"),
