@@ -215,7 +215,7 @@ def test_a_stop_that_is_rewritten_stops_nobody(rtlaunch: Launcher, targets: Path
     with running(rtlaunch, options, words, start_new_session=True) as run:
         os.kill(run.pid, TSTP)
         assert pair(run) == (f"child {USR1} {SI_USER} 0", f"parent {USR1} {SI_USER} 0")
-        assert state(run.pid) == "S"
+        wait_until(lambda: state(run.pid) == "S", "it does not come to rest, or stands")
 
 
 def test_a_group_that_may_not_be_made_is_a_refusal(rtlaunch: Launcher) -> None:
@@ -273,7 +273,7 @@ def test_as_pid_one_a_group_is_suspended_and_continued(rtlaunch: Launcher, targe
         target = children(first)[0]
         os.kill(first, TSTP)
         wait_until(lambda: state(target) == "T", "it does not stop")
-        assert state(first) == "S"
+        wait_until(lambda: state(first) == "S", "it stands, too")
         os.kill(first, CONT)
         wait_until(lambda: state(target) == "S", "it does not go on")
 
