@@ -107,6 +107,7 @@ PACKED = {
     ],
     "while the target locks": [
         "rtlaunch.core.forwarding",
+        "rtlaunch.engine.ending",
         "rtlaunch.engine.watch",
     ],
     "once the target runs": ["rtlaunch.engine.aside", "rtlaunch.engine.bell"],

@@ -146,8 +146,8 @@ MUTANTS = (
     ),
     Mutant(
         "the heap is not looked at",
-        HANDSHAKE,
-        (("found += self.heap_findings(name)\n", "self.heap_findings(name)\n"),),
+        "rtlaunch/engine/shapeproof.py",
+        (("        *find_heap(handshake, name),\n", ""),),
         (HEAP,),
     ),
     Mutant(

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from rtlaunch.core.outcome import UnlockedMapping
     from rtlaunch.core.proof import Books
 
+EXEC_UNSEEN = Finding(
+    "watch-degraded",
+    "an exec of the program would go unseen: perf does not watch it, and it has no free "
+    "descriptor for a socket of ours that an exec would close",
+    why="what it exec()ed would run unlocked, and lock.ok would still be true",
+    values={"why": "no perf, no free descriptor"},
+)
+
 EPERM, EAGAIN, ENOMEM, EINVAL, ENFILE, EMFILE, ENOSYS = 1, 11, 12, 22, 23, 24, 38
 
 
@@ -128,4 +136,24 @@ def no_headroom(name: str, room: int, stack: int, books: Books) -> Finding:
             "hard": books.limits["memlock"][1],
             "needed_bytes": books.status.vm_lck + stack,
         },
+    )
+
+
+def unreadable(name: str, pid: int, error: OSError) -> Finding:
+    """Return the finding for a target whose books are closed to us."""
+    return Finding(
+        "proof-unreadable",
+        f"the books of {name}[{pid}] cannot be read: {error.strerror} "
+        f"({error.filename or '/proc'})",
+        why="without /proc/PID/smaps there is no proof that it is locked",
+        values={"pid": pid},
+    )
+
+
+def child_unlocked(name: str, pid: int, errno: int) -> Finding:
+    """Return the finding for a child that was to be locked, and could not be."""
+    return Finding(
+        "child-unlocked",
+        f"the child {name}[{pid}] runs unlocked: locking failed with {errno_name(errno)}",
+        values={"pid": pid, "errno": errno},
     )

@@ -16,7 +16,7 @@ from rtlaunch.core.preflight import waive
 from rtlaunch.core.proc import parse_status
 from rtlaunch.core.protocol import CHANNEL_VARIABLE
 from rtlaunch.core.target import leads_on, parse_file_caps
-from rtlaunch.engine.handshake import command_name, executable, unreadable
+from rtlaunch.engine.handshake import command_name, executable
 from rtlaunch.linux import files, proc
 
 TYPE_CHECKING = False
@@ -104,7 +104,9 @@ def closed_books(pid: int) -> Finding | None:
     try:
         proc.read_bytes(pid, "auxv")
     except PermissionError as error:
-        return unreadable(command_name(pid), pid, error)
+        from rtlaunch.core import unproven
+
+        return unproven.unreadable(command_name(pid), pid, error)
     return None
 
 

@@ -274,7 +274,9 @@ class SideProcess(Supervisor):
         self.ended = True
         status = exit_status(self.fd, self.pid)
         self.let_parent_reap()
-        self.settle_status(status)
+        from rtlaunch.engine import ending
+
+        ending.settle_status(self, status)
 
     def let_parent_reap(self) -> None:
         """Take the end of a target that we trace to its exec: its parent hears of it only then."""

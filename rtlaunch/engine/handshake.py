@@ -40,14 +40,6 @@ if TYPE_CHECKING:
 # The most that is said of helpers that could not lock; the count goes on.
 CHILD_WARNINGS = 8
 
-EXEC_UNSEEN = Finding(
-    "watch-degraded",
-    "an exec of the program would go unseen: perf does not watch it, and it has no free "
-    "descriptor for a socket of ours that an exec would close",
-    why="what it exec()ed would run unlocked, and lock.ok would still be true",
-    values={"why": "no perf, no free descriptor"},
-)
-
 
 class Refused(Exception):
     """An image that must not run; carries the finding."""
@@ -234,16 +226,6 @@ class Handshake:
         self.readiness.close()
         self.readiness = None
 
-    def readiness_unproven(self, readiness: Readiness) -> None:
-        """Say READY=1 for a program that runs unlocked, as allowed; note it where nobody can."""
-        told = readiness.announce_ourselves()
-        if told.error:
-            finding = waive(readiness.not_said(told.error), self.options)
-            self.accepted.append(finding)
-            self.listener.finding(finding)
-        readiness.close()
-        self.readiness = None
-
     def let_go(self, conversation: Speaker) -> None:
         """Say go."""
         conversation.say(self.word_to_go(conversation))
@@ -264,6 +246,8 @@ class Handshake:
         watched = self.sees_exec() or conversation.stays
         conversation.kept = conversation.is_target and conversation.can_keep and not watched
         if not watched and not conversation.can_keep:
+            from rtlaunch.core.unproven import EXEC_UNSEEN
+
             self.weigh((EXEC_UNSEEN,))
         return Message(protocol.GO, protocol.KEEP if conversation.kept else 0)
 
@@ -275,15 +259,10 @@ class Handshake:
         self.unlocked_children += 1
         if self.unlocked_children > CHILD_WARNINGS:
             return
-        from rtlaunch.core.unproven import errno_name
+        from rtlaunch.core import unproven
 
-        name = command_name(conversation.pid)
-        finding = Finding(
-            "child-unlocked",
-            f"the child {name}[{conversation.pid}] runs unlocked: locking failed with "
-            f"{errno_name(record.error)}",
-            values={"pid": conversation.pid, "errno": record.error},
-        )
+        pid = conversation.pid
+        finding = unproven.child_unlocked(command_name(pid), pid, record.error)
         self.accepted.append(finding)
         self.listener.finding(finding)
 
@@ -294,7 +273,9 @@ class Handshake:
         try:
             books = self.read_books(pid)
         except PermissionError as error:
-            self.cannot_prove(conversation, unreadable(name, pid, error))
+            from rtlaunch.engine import unproven
+
+            unproven.refuse_unreadable(self, conversation, name, error)
             return
         judged = proof.judge(
             name,
@@ -311,71 +292,14 @@ class Handshake:
     def shape_findings(
         self, conversation: Speaker, name: str, books: proof.Books
     ) -> tuple[Finding, ...]:
-        """Find stacks of threads and huge pages that are not as asked, by the books."""
-        found: list[Finding] = []
-        if conversation.stack_at_exec is not None:
-            from rtlaunch.engine import threadstack
+        """Find stacks of threads, huge pages and a heap that are not as asked, by the books."""
+        options = self.options
+        asked = (options.thread_stack, options.heap) != (None, None) or options.thp != "inherit"
+        if not asked:
+            return ()
+        from rtlaunch.engine import shapeproof
 
-            found += threadstack.findings(conversation, self.options, self.facts, name, books)
-        if self.options.thp != "inherit" and self.facts.shape:
-            from rtlaunch.core import thp
-
-            asked, system = self.options.thp, self.facts.shape.thp_system
-            after = thp.policy_found(asked, system, books.status.thp_enabled)
-            self.outcome.thp.after = after
-            if after and after != asked:
-                found.append(thp.not_in_force(name, asked, after))
-        if self.options.heap is not None and self.outcome.heap.variables is not None:
-            found += self.heap_findings(name)
-        return tuple(found)
-
-    def heap_findings(self, name: str) -> tuple[Finding, ...]:
-        """Write down the heap that the books show; find what it lacks."""
-        from rtlaunch.core import heapproof
-
-        seen = heapproof.look(self.smaps, self.options.heap or 0)
-        heap = self.outcome.heap
-        heap.allocator = seen.allocator or "glibc"
-        heap.found_bytes, heap.locked_bytes = seen.size, seen.locked
-        heap.resident_bytes, heap.page_bytes = seen.resident, seen.page
-        return heapproof.judge(name, self.options, seen, self.facts.host.page_bytes)
-
-    def cannot_prove(self, conversation: Speaker, finding: Finding) -> None:
-        """Refuse an image whose books may not be read; where that was allowed, watch it."""
-        pid = conversation.pid
-        image = Image(path=executable(pid), at_ns=conversation.entered_ns, why=finding.what)
-        self.note_image(image)
-        self.weigh((finding,))
-        self.watch_unproven(pid)
-
-    def went_unlocked(self, pid: int, why: str) -> None:
-        """Note that the program runs without the shim, as allowed; watch it all the same."""
-        if self.promise is not None and not self.went:
-            broken = self.promise(pid)
-            self.accepted += (broken,) if broken else ()  # it runs already
-        self.went += 1
-        if self.readiness is not None:
-            self.readiness_unproven(self.readiness)
-        if self.options.thread_stack is not None:
-            from rtlaunch.engine import threadstack
-
-            threadstack.give_back(pid, self.options, self.facts)
-        at_ns = time.monotonic_ns()
-        self.note_image(Image(path=executable(pid), at_ns=at_ns, locked=False, why=why))
-        self.watch_unproven(pid)
-
-    def watch_unproven(self, pid: int) -> None:
-        """Arm the watch on a target of which, perhaps, no mapping can be seen."""
-        for mapped in (True, False):
-            try:
-                books = self.read_books(pid, mapped)
-            except PermissionError:
-                continue
-            except OSError:
-                return  # it ended
-            read_back(self.outcome, books)
-            self.arm(pid, books)
-            return
+        return shapeproof.find(self, conversation, name, books)
 
     def note_image(self, image: Image) -> None:
         """Write down one image more."""
@@ -454,17 +378,6 @@ def read_back(outcome: Outcome, books: proof.Books) -> None:
     ).as_dict()
     outcome.caps.no_new_privs = bool(status.no_new_privs)
     outcome.sched.cpu_list = status.cpus
-
-
-def unreadable(name: str, pid: int, error: OSError) -> Finding:
-    """Return the finding for a target whose books are closed to us."""
-    return Finding(
-        "proof-unreadable",
-        f"the books of {name}[{pid}] cannot be read: {error.strerror} "
-        f"({error.filename or '/proc'})",
-        why="without /proc/PID/smaps there is no proof that it is locked",
-        values={"pid": pid},
-    )
 
 
 def executable(pid: int) -> str | None:

@@ -18,7 +18,7 @@ import time
 
 from rtlaunch.core import protocol
 from rtlaunch.core.findings import Finding
-from rtlaunch.core.outcome import BY_RTLAUNCH, BY_TARGET, ENDED, REFUSED, Image
+from rtlaunch.core.outcome import Image
 from rtlaunch.core.target import leads_on
 from rtlaunch.engine import channel
 from rtlaunch.engine.handshake import Conversation, Handshake, Refused
@@ -124,6 +124,7 @@ class Supervisor:
         self.sentry.start()
         self.handshake.listener.proven()
         from rtlaunch.core import forwarding  # noqa: F401  (for on_signals)
+        from rtlaunch.engine import ending  # noqa: F401  (the exit status must not need a file)
 
         gc.freeze()  # what is here stays
         gc.enable()
@@ -163,7 +164,9 @@ class Supervisor:
         if self.ended:
             self.handshake.note_image(Image(locked=False, why=finding.what))
         else:
-            self.handshake.went_unlocked(self.pid, finding.what)
+            from rtlaunch.engine import unproven
+
+            unproven.went_unlocked(self.handshake, self.pid, finding.what)
         return None
 
     def follow(self, speaker: Conversation | Injection) -> None:
@@ -195,7 +198,9 @@ class Supervisor:
         """
         unlocked = not self.shim_path and not self.injection and not self.refusal
         if unlocked and not self.handshake.went and not self.failure:
-            self.handshake.went_unlocked(self.pid, self.why_unlocked)
+            from rtlaunch.engine import unproven
+
+            unproven.went_unlocked(self.handshake, self.pid, self.why_unlocked)
             self.settle_in()
 
     def on_arrival(self, arrival: channel.Arrival) -> None:
@@ -284,26 +289,14 @@ class Supervisor:
         """Tell whether the target is to get ``signal``, and has not got it already."""
         from rtlaunch.core import forwarding
 
-        meant = forwarding.is_for_target(signal, self.own_pid, self.leads_session)
-        return meant and not self.has_it_already(signal)
-
-    def has_it_already(self, signal: Signal) -> bool:
-        """Tell whether a cluster job's daemon sent ``signal`` to the target as well."""
-        from rtlaunch.core import forwarding
-
+        if not forwarding.is_for_target(signal, self.own_pid, self.leads_session):
+            return False
         environ = self.handshake.facts.environ
         if not signal.sender_pid or not any(map(environ.get, forwarding.RANK_VARIABLES)):
-            return False
-        try:
-            sender = proc.read_text(signal.sender_pid, "comm").rstrip("\n")
-            same_group = os.getpgid(self.pid) == os.getpgrp()
-            ours, theirs = (
-                forwarding.step_cgroups(proc.read_text(pid, "cgroup"))
-                for pid in (self.own_pid, signal.sender_pid)
-            )
-        except OSError:
-            return False  # it is gone: once more is better than never
-        return forwarding.signals_all(sender, environ, same_group, ours == theirs)
+            return True
+        from rtlaunch.engine import jobs
+
+        return not jobs.has_it_already(self.pid, signal.sender_pid, environ)
 
     def forward(self, signal: Signal) -> None:
         """Send the target what was sent to us, a queued value included (sigqueue(3))."""
@@ -385,7 +378,7 @@ class Supervisor:
         Who continues the group continues us; the target is continued again
         only if it is not yet.
         """
-        if number not in TERMINAL_STOPS or os.getpid() == 1 or not has_terminal():
+        if number not in TERMINAL_STOPS or os.getpid() == 1 or not proc.has_controlling_terminal():
             return
         os.kill(self.own_pid, _signal.SIGSTOP)
         if self.stands():
@@ -407,16 +400,12 @@ class Supervisor:
         """Take the last counts of the zombie, reap it, and say who ended it."""
         self.on_channel()
         self.sentry.ended()
-        _, _, usage = os.wait4(self.pid, 0)
-        rusage = self.outcome.rusage
-        rusage.user_ns, rusage.system_ns = int(usage.ru_utime * 1e9), int(usage.ru_stime * 1e9)
-        rusage.max_resident_bytes = usage.ru_maxrss * 1024
-        rusage.major_faults, rusage.minor_faults = usage.ru_majflt, usage.ru_minflt
-        rusage.voluntary_switches = usage.ru_nvcsw
-        rusage.involuntary_switches = usage.ru_nivcsw
+        from rtlaunch.engine import ending
+
+        ending.reap(self.pid, self.outcome.rusage)
         self.outcome.time.ended_ns = time.monotonic_ns()
         self.ended = True
-        self.settle(found)
+        ending.settle(self, found)
 
     def exit_status(self) -> int:
         """Return the target's own code, or 128 + N if signal N ended it."""
@@ -427,58 +416,7 @@ class Supervisor:
         """Return what was found from fork to end and did not refuse."""
         return (*self.handshake.accepted, *self.sentry.findings)
 
-    def settle(self, found: os.waitid_result) -> None:
-        """Write down how it ended."""
-        end = self.outcome.exit
-        if found.si_code == os.CLD_EXITED:
-            end.code = found.si_status
-        else:
-            end.signal = found.si_status
-            end.core_dumped = found.si_code == os.CLD_DUMPED
-        self.judge_end()
-
-    def settle_status(self, status: int | None) -> None:
-        """Write down how it ended, from a wait status; None where that could not be learnt."""
-        end = self.outcome.exit
-        if status is not None and os.WIFEXITED(status):
-            end.code = os.WEXITSTATUS(status)
-        elif status is not None:
-            end.signal, end.core_dumped = os.WTERMSIG(status), os.WCOREDUMP(status)
-        self.judge_end()
-
-    def judge_end(self) -> None:
-        """Say who ended it: the target, or we before it ran."""
-        end = self.outcome.exit
-        if not self.handshake.went and not self.refusal and not self.failure:
-            from rtlaunch.engine import silence
-
-            entered = self.outcome.time.entered_ns is not None
-            finding = silence.died_before_go(self.outcome.target.argv[0], end, entered)
-            self.refusal = self.weigh_silence(finding) if finding else None
-        ours = self.refusal is not None or self.failure is not None
-        end.by = BY_RTLAUNCH if ours else BY_TARGET
-        self.outcome.state = REFUSED if ours else ENDED
-        if end.by == BY_TARGET and self.channel.fileno() in self.handlers:
-            self.look_for_forks()
-
-    def look_for_forks(self) -> None:
-        """Say where the program goes on in forks of itself: its end of the channel is held."""
-        from rtlaunch.engine import leftover
-
-        outcome = self.outcome
-        program = outcome.target.images[-1].path if outcome.target.images else None
-        pids = leftover.forks_of(program, self.channel_end) if program else []
-        if pids and outcome.exit.signal is None and self.handshake.options.lock:
-            from rtlaunch.core import children
-
-            self.sentry.note(children.went_on(outcome.target.argv[0], pids))
-
 
 def consume(pid: int) -> None:
     """Take a child's state change off the kernel's list: reap an orphan, note a stop."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOHANG)
-
-
-def has_terminal() -> bool:
-    """Tell whether we have a controlling terminal, so that a shell may continue us."""
-    return proc.has_controlling_terminal()

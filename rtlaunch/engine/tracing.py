@@ -84,7 +84,9 @@ def not_injected(supervisor: Supervisor, injection: Injection, error: OSError) -
         injection.let_go()
         if injection.sock:
             injection.sock.close()
-        supervisor.handshake.went_unlocked(supervisor.pid, finding.what)
+        from rtlaunch.engine import unproven
+
+        unproven.went_unlocked(supervisor.handshake, supervisor.pid, finding.what)
         supervisor.settle_in()
 
 

@@ -48,7 +48,12 @@ ONLY_FOR_SHAPES = (
 MOST_OF_OURS = 54
 
 # What the parent imports once the target was told to go: main() may be before them, or after.
-BESIDE_MAIN = {"rtlaunch.core.forwarding", "rtlaunch.engine.aside", "rtlaunch.engine.bell"}
+BESIDE_MAIN = {
+    "rtlaunch.core.forwarding",
+    "rtlaunch.engine.ending",
+    "rtlaunch.engine.aside",
+    "rtlaunch.engine.bell",
+}
 # Packed for every launch, and not in each: for a command that is not in the first folder of PATH.
 NOW_AND_THEN = {"rtlaunch.core.broken"} | BESIDE_MAIN
 

@@ -1,0 +1,71 @@
+"""Images that run without a proof, as somebody allowed: noted, and watched all the same.
+
+Those that no shim ran in, and those whose books are closed to us. Imported only once there is one.
+It must not decide that an image may run: :meth:`Handshake.weigh` does.
+"""
+
+from __future__ import annotations
+
+import time
+
+from rtlaunch.core import unproven as words
+from rtlaunch.core.outcome import Image
+from rtlaunch.core.preflight import waive
+from rtlaunch.engine.handshake import executable, read_back
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rtlaunch.engine.handshake import Handshake, Speaker
+
+
+def refuse_unreadable(handshake: Handshake, speaker: Speaker, name: str, error: OSError) -> None:
+    """Refuse an image whose books may not be read; where that was allowed, watch it."""
+    pid = speaker.pid
+    finding = words.unreadable(name, pid, error)
+    handshake.note_image(Image(path=executable(pid), at_ns=speaker.entered_ns, why=finding.what))
+    handshake.weigh((finding,))
+    watch(handshake, pid)
+
+
+def went_unlocked(handshake: Handshake, pid: int, why: str) -> None:
+    """Note that the program runs without the shim, and why; do what else waited for its lock."""
+    if handshake.promise is not None and not handshake.went:
+        broken = handshake.promise(pid)
+        handshake.accepted += (broken,) if broken else ()  # it runs already
+    handshake.went += 1
+    if handshake.readiness is not None:
+        say_ready(handshake)
+    if handshake.options.thread_stack is not None:
+        from rtlaunch.engine import threadstack
+
+        threadstack.give_back(pid, handshake.options, handshake.facts)
+    at_ns = time.monotonic_ns()
+    handshake.note_image(Image(path=executable(pid), at_ns=at_ns, locked=False, why=why))
+    watch(handshake, pid)
+
+
+def say_ready(handshake: Handshake) -> None:
+    """Say READY=1 ourselves; note it where that cannot be said."""
+    readiness, handshake.readiness = handshake.readiness, None
+    if readiness is None:
+        return
+    told = readiness.announce_ourselves()
+    if told.error:
+        finding = waive(readiness.not_said(told.error), handshake.options)
+        handshake.accepted.append(finding)
+        handshake.listener.finding(finding)
+    readiness.close()
+
+
+def watch(handshake: Handshake, pid: int) -> None:
+    """Arm the watch on a target of which, perhaps, no mapping can be seen."""
+    for mapped in (True, False):
+        try:
+            books = handshake.read_books(pid, mapped)
+        except PermissionError:
+            continue
+        except OSError:
+            return  # it ended
+        read_back(handshake.outcome, books)
+        handshake.arm(pid, books)
+        return
