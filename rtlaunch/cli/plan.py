@@ -7,7 +7,7 @@ import sys
 
 from rtlaunch.cli import surroundings
 from rtlaunch.cli.launch import order
-from rtlaunch.core import kinds, preflight, settings
+from rtlaunch.core import preflight, settings, spelling
 from rtlaunch.core.argv import quoted
 from rtlaunch.core.findings import EXIT_REFUSED, first_refusal
 from rtlaunch.core.mode import Choice, choose
@@ -84,7 +84,7 @@ def as_document(
         "mode_why": chosen.why,
         "options": {
             row.name: {
-                "value": kinds.write(row, getattr(options, row.field)),
+                "value": spelling.write(row, getattr(options, row.field)),
                 "from": options.origin[row.name],
             }
             for row in SETTINGS

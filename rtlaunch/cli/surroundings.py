@@ -6,7 +6,7 @@ import os
 import time
 
 from rtlaunch import __version__
-from rtlaunch.core import kinds
+from rtlaunch.core import spelling
 from rtlaunch.core.argv import quoted
 from rtlaunch.core.options import SETTINGS
 from rtlaunch.core.protocol import PROTOCOL
@@ -105,7 +105,7 @@ def describe(outcome: Outcome, options: Options | None) -> None:
     """Write into the outcome who we are, what was asked if that was read, and where we ran."""
     if options is not None:
         outcome.options = {
-            row.name: (kinds.write(row, getattr(options, row.field)), options.origin[row.name])
+            row.name: (spelling.write(row, getattr(options, row.field)), options.origin[row.name])
             for row in SETTINGS
         }
     outcome.time.ended_at = outcome.time.ended_at or time.time_ns()

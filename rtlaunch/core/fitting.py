@@ -8,7 +8,7 @@ smaller than recommended is refused before the start and not met later.
 
 from __future__ import annotations
 
-from rtlaunch.core import fit, kinds
+from rtlaunch.core import fit, spelling
 from rtlaunch.core.options import SETTINGS, SWITCH, Options
 from rtlaunch.core.profile import PROFILE_FORMAT
 from rtlaunch.core.record import Record, replace
@@ -213,7 +213,7 @@ def profile_text(found: Found, options: Options, heading: str) -> str:
     lines += [line for row in SETTINGS if row.name not in ("profile", "limit")
               for line in setting(row, options)]  # fmt: skip
     if options.limit:
-        asked = (kinds.write_limit_demand(ask).partition("=") for ask in options.limit)
+        asked = (spelling.write_limit_demand(ask).partition("=") for ask in options.limit)
         lines += ["", "[limit]", *(f"{name} = {in_toml(value)}" for name, _, value in asked)]
     need = found.advice.need
     lines += ["", "[fit]", f"locked_bytes = {need.locked}", f"resident_bytes = {need.resident}"]
@@ -225,7 +225,7 @@ def setting(row: Row, options: Options) -> list[str]:
     value = getattr(options, row.field)
     if value == getattr(Options(), row.field):
         return []
-    text = kinds.write(row, value)
+    text = spelling.write(row, value)
     if row.kind == SWITCH:
         return [f"{row.name} = {text}"]
     if row.kind == "hugepages":

@@ -1,9 +1,8 @@
-"""The kinds of option: how the text of each is read into a field, and written back.
+"""The kinds of option: how the text of each is read into a field.
 
-A kind is a pair of functions, read and write, in :data:`KINDS`; reading raises
-ValueError with a message for people, and reads what writing gave. Which option is of
-which kind is said in :mod:`rtlaunch.core.options`; where a text came from is
-:mod:`rtlaunch.core.settings`' business.
+Reading raises ValueError with a message for people, and reads what
+:mod:`rtlaunch.core.spelling` wrote. Which option is of which kind is said in
+:mod:`rtlaunch.core.options`; where a text came from is :mod:`rtlaunch.core.settings`' business.
 """
 
 from __future__ import annotations
@@ -41,9 +40,6 @@ NEVER_PASSED_ON = {  # signal(7), and why there is nothing to rewrite
 }
 BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 NOT_YET = "is not in this version yet"
-
-
-# --- reading ---------------------------------------------------------------------------------
 
 
 def read_switch(text: str) -> bool:
@@ -361,122 +357,39 @@ def read_text(text: str) -> str:
     return "" if text == "none" else text
 
 
-# --- writing ---------------------------------------------------------------------------------
-
-
-def _signal_or(number: int, word: str) -> str:
-    return f"signal:{units.signal_name(number)}" if number else word
-
-
-def write_limit_demand(demand: LimitDemand) -> str:
-    """Write a demand as ``nofile=1024:4096``."""
-    spell = units.spell_size if demand.name in numbers.RLIMITS_IN_BYTES else _spell_number
-    hard = "" if demand.hard is None else f":{spell(demand.hard)}"
-    return f"{demand.name}={spell(demand.soft)}{hard}"
-
-
-def write_hugepages(leases: tuple[HugePages, ...]) -> str:
-    """Write leases as ``2M:512 1G:4@0``, with spaces as in the twin."""
-    nodes = ["" if asked.node is None else f"@{asked.node}" for asked in leases]
-    told = (
-        f"{units.spell_size(asked.page_bytes)}:{asked.count}{node}"
-        for asked, node in zip(leases, nodes, strict=True)
-    )
-    return " ".join(told) or "none"
-
-
-def _spell_number(value: int) -> str:
-    return "unlimited" if value == numbers.UNLIMITED else str(value)
-
-
-def _write_rewrite(pairs: tuple[tuple[int, int], ...]) -> str:
-    named = (
-        (units.signal_name(taken), units.signal_name(sent) if sent else "none")
-        for taken, sent in pairs
-    )
-    return " ".join(map(":".join, named)) or "none"
-
-
-def _write_map_exit(pairs: tuple[tuple[int, int], ...]) -> str:
-    return " ".join(f"{theirs}={ours}" for theirs, ours in pairs) or "none"
-
-
-def _write_caps(names: tuple[str, ...] | None) -> str:
-    return "auto" if names is None else ",".join(names) or "none"
-
-
-def _write_user(who: Identity | None) -> str:
-    return "none" if who is None else f"{who.user}:{who.group}" if who.group else who.user
-
-
-def _write_sched(sched: Sched | None) -> str:
-    if sched is None:
-        return "inherit"
-    return f"{sched.policy}:{sched.priority}" if sched.priority else sched.policy
-
-
-def _write_arm(arm: Arm) -> str:
-    if arm.when == "time":
-        return units.spell_time(arm.after_ns)
-    return _signal_or(arm.signal, "locked")
-
-
-def _write_report(to: ReportTo | None) -> str:
-    return "none" if to is None else to.path or f"fd:{to.fd}"
-
-
-def _unless_none(write: Callable[[Any], str], word: str) -> Callable[[Any], str]:
-    return lambda value: word if value is None else write(value)
-
-
-def _joined(items: tuple[str, ...]) -> str:
-    return ",".join(items) or "none"
-
-
-# kind: (text of one occurrence → value, value → text); choices read their row too
-KINDS: dict[str, tuple[Callable[..., Any], Callable[[Any], str]]] = {
-    SWITCH: (read_switch, lambda value: "true" if value else "false"),
-    "choice": (read_choice, str),
-    "children": (read_children, str),
-    "lock": (read_lock, _joined),
-    "size": (read_prefault, lambda size: units.spell_size(size) if size else "none"),
-    "amount": (read_amount, _unless_none(units.spell_size, "inherit")),
-    "number": (read_number, _unless_none(str, "inherit")),
-    "pages": (read_pages, lambda v: v if isinstance(v, str) else units.spell_size(v)),
-    "hugepages": (read_hugepages, write_hugepages),
-    "limit": (read_limit, lambda v: v if isinstance(v, str) else units.spell_size(v)),
-    "rlimit": (read_rlimit, write_limit_demand),
-    "caps": (read_caps, _write_caps),
-    "user": (read_user, _write_user),
-    "sched": (read_sched, _write_sched),
-    "cpus": (read_cpus, _unless_none(units.format_cpus, "inherit")),
-    "nice": (read_nice, _unless_none(str, "inherit")),
-    "slack": (read_slack, _unless_none(units.spell_time, "inherit")),
-    "arm": (read_arm, _write_arm),
-    "reaction": (read_reaction, lambda reaction: _signal_or(reaction.signal, reaction.do)),
-    "count": (read_count, _unless_none(str, "none")),
-    "signal": (read_signal, lambda number: units.signal_name(number) if number else "none"),
-    "rewrite": (read_rewrite, _write_rewrite),
-    "mapexit": (read_map_exit, _write_map_exit),
-    "codes": (read_codes, _joined),
-    "report": (read_report, _write_report),
-    "text": (read_text, lambda text: text or "none"),
+# kind: text of one occurrence → value; choices read their row too
+READERS: dict[str, Callable[..., Any]] = {
+    SWITCH: read_switch,
+    "choice": read_choice,
+    "children": read_children,
+    "lock": read_lock,
+    "size": read_prefault,
+    "amount": read_amount,
+    "number": read_number,
+    "pages": read_pages,
+    "hugepages": read_hugepages,
+    "limit": read_limit,
+    "rlimit": read_rlimit,
+    "caps": read_caps,
+    "user": read_user,
+    "sched": read_sched,
+    "cpus": read_cpus,
+    "nice": read_nice,
+    "slack": read_slack,
+    "arm": read_arm,
+    "reaction": read_reaction,
+    "count": read_count,
+    "signal": read_signal,
+    "rewrite": read_rewrite,
+    "mapexit": read_map_exit,
+    "codes": read_codes,
+    "report": read_report,
+    "text": read_text,
 }
 ROW_KINDS = ("choice", "children")  # their readers need the row
 
 
 def read(row: Row, text: str) -> Any:
     """Read one text of ``row``'s option; ValueError says what is allowed."""
-    reader = KINDS[row.kind][0]
+    reader = READERS[row.kind]
     return reader(text, row) if row.kind in ROW_KINDS else reader(text)
-
-
-def write(row: Row, value: Any) -> str:
-    """Write the whole value of ``row``'s field as the command line has it, for people and report.
-
-    The items of a repeatable limit are separated by spaces, as in its twin.
-    """
-    writer = KINDS[row.kind][1]
-    if row.kind == "rlimit":
-        return " ".join(writer(item) for item in value) or "none"
-    return writer(value)

@@ -182,13 +182,13 @@ def _concatenate(lists: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
 
 def _once_each(row: Row, lists: Iterable[tuple[Any, ...]], origin: str) -> tuple[Any, ...]:
     """Join pairs, none of whose first halves may come with two second ones (Refusal)."""
-    from rtlaunch.core import kinds
-
     joined: dict[tuple[Any, ...], None] = dict.fromkeys(_concatenate(lists))
     firsts = [first for first, _ in joined]
     twice = tuple(pair for pair in joined if firsts.count(pair[0]) > 1)
     if twice:
-        told = kinds.write(row, twice)
+        from rtlaunch.core import spelling
+
+        told = spelling.write(row, twice)
         raise Refusal(
             Finding(
                 CODE_OF[origin],

@@ -7,7 +7,7 @@ for what was asked of us.
 
 from __future__ import annotations
 
-from rtlaunch.core import kinds, standalone
+from rtlaunch.core import spelling, standalone
 from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.options import DEFAULT, SETTINGS, SWITCH
 from rtlaunch.core.proof import MCL
@@ -98,7 +98,7 @@ def given(options: Options) -> dict[str, list[str]]:
     for row in SETTINGS:
         if options.origin.get(row.name, DEFAULT) == DEFAULT:
             continue
-        text = kinds.write(row, getattr(options, row.field))
+        text = spelling.write(row, getattr(options, row.field))
         texts[row.name] = text.split(" ") if row.repeatable else [text]
     return texts
 

@@ -7,7 +7,7 @@ no verdict reached here.
 
 from __future__ import annotations
 
-from rtlaunch.core import kinds, units
+from rtlaunch.core import spelling, units
 from rtlaunch.core.findings import ERROR, INFO, WARNING, first_refusal
 from rtlaunch.core.options import DEFAULT, SETTINGS
 from rtlaunch.core.printable import one_line
@@ -208,7 +208,7 @@ def option_lines(options: Options) -> list[str]:
     rows = [row for row in SETTINGS if options.origin[row.name] != DEFAULT]
     if not rows:
         return ["options: all at their defaults"]
-    texts = [kinds.write(row, getattr(options, row.field)) for row in rows]
+    texts = [spelling.write(row, getattr(options, row.field)) for row in rows]
     name_width, text_width = max(len(row.name) for row in rows), max(map(len, texts))
     return [
         "options (the others are at their defaults):",

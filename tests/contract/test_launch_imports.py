@@ -26,9 +26,10 @@ SLOW = (
 
 # What turns values into words and words into values: a plain launch is given none and says nothing.
 ONLY_FOR_WORDS = (
-    "core.units", "core.kinds", "core.profile", "core.broken", "core.binfmt", "core.unproven",
-    "core.remedy", "core.where", "report.text", "report.document", "cli.app", "cli.surroundings",
-    "cli.report_file", "cli.early", "cli.outlet", "linux.profiles", "linux.host",
+    "core.units", "core.kinds", "core.spelling", "core.profile", "core.broken", "core.binfmt",
+    "core.unproven", "core.remedy", "core.where", "report.text", "report.document", "cli.app",
+    "cli.surroundings", "cli.report_file", "cli.early", "cli.outlet", "linux.profiles",
+    "linux.host",
 )
 # What one option needs, and no other.
 ONLY_FOR_SHAPES = (

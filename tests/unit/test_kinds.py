@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtlaunch.core import kinds
+from rtlaunch.core import kinds, spelling
 from rtlaunch.core.findings import CODES
 from rtlaunch.core.options import (
     BY_NAME,
@@ -195,7 +195,7 @@ def test_a_value_is_read(name, text, value):
 def test_a_value_that_was_written_is_read_back(name, text, value):
     """What plan and report show can be typed again, with the same meaning."""
     row = BY_NAME[name]
-    assert kinds.read(row, kinds.write(row, field_of(row, value))) == value
+    assert kinds.read(row, spelling.write(row, field_of(row, value))) == value
 
 
 @pytest.mark.parametrize(("name", "text", "message"), BAD)
@@ -213,7 +213,7 @@ def test_any_text_is_read_and_written_back_or_refused(row, text):
         value = kinds.read(row, text)
     except ValueError:
         return
-    assert kinds.read(row, kinds.write(row, field_of(row, value))) == value
+    assert kinds.read(row, spelling.write(row, field_of(row, value))) == value
 
 
 def test_every_finding_that_can_be_waived_can_be_allowed():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtlaunch.core import kinds
+from rtlaunch.core import kinds, spelling
 from rtlaunch.core.options import ACTION, BY_NAME, SETTINGS, SWITCH, TABLE, Options
 
 # The contract's options.
@@ -42,7 +42,7 @@ def test_a_default_is_a_text_that_can_be_given(row):
     read = kinds.read(row, row.default)
     value = () if row.repeatable else read
     assert getattr(Options(), row.field) == value
-    assert kinds.write(row, value) == row.default
+    assert spelling.write(row, value) == row.default
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

@@ -11,8 +11,8 @@ import json
 
 from rtlaunch.core import wanted as wanting
 from rtlaunch.core.argv import PROGRAM, quoted
-from rtlaunch.core.kinds import write_hugepages
 from rtlaunch.core.record import Record
+from rtlaunch.core.spelling import write_hugepages
 from rtlaunch.core.units import format_cpus
 from rtlaunch.report.engines import remarks
 from rtlaunch.report.engines.limits import needed

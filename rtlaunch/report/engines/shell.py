@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from rtlaunch.core import wanted as wanting
 from rtlaunch.core.argv import quoted
-from rtlaunch.core.kinds import write_hugepages
 from rtlaunch.core.numbers import UNLIMITED
+from rtlaunch.core.spelling import write_hugepages
 from rtlaunch.core.standalone import STANDALONE_VARIABLE
 from rtlaunch.core.units import format_cpus
 from rtlaunch.report.engines import remarks

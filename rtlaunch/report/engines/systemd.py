@@ -6,8 +6,8 @@ The rules of quoting are systemd.service(5)'s and systemd.syntax(7)'s.
 from __future__ import annotations
 
 from rtlaunch.core import wanted as wanting
-from rtlaunch.core.kinds import write_hugepages
 from rtlaunch.core.numbers import UNLIMITED
+from rtlaunch.core.spelling import write_hugepages
 from rtlaunch.core.units import format_cpus
 from rtlaunch.report.engines import remarks
 
