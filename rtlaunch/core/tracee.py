@@ -40,17 +40,17 @@ class Layout(Record):
 X86_64 = Layout(
     "x86_64", 8, 27, 10, (14, 13, 12, 7, 9, 8), 10, 16, 19, 15, b"\x0f\x05",
     {"write": 1, "close": 3, "fcntl": 72, "madvise": 28, "mlockall": 151, "munlockall": 152,
-     "prctl": 157, "clock_gettime": 228, "prlimit64": 302},
+     "prctl": 157, "clock_gettime": 228, "exit_group": 231, "prlimit64": 302},
 )  # fmt: skip
 I386 = Layout(
     "i386", 4, 17, 6, (0, 1, 2, 3, 4, 5), 6, 12, 15, 11, b"\xcd\x80",
     {"write": 4, "close": 6, "fcntl": 55, "madvise": 219, "mlockall": 152, "munlockall": 153,
-     "prctl": 172, "clock_gettime": 265, "prlimit64": 340},
+     "prctl": 172, "clock_gettime": 265, "exit_group": 252, "prlimit64": 340},
 )  # fmt: skip
 AARCH64 = Layout(
     "aarch64", 8, 34, 8, (0, 1, 2, 3, 4, 5), 0, 32, 31, -1, b"\x01\x00\x00\xd4",
     {"write": 64, "close": 57, "fcntl": 25, "madvise": 233, "mlockall": 230, "munlockall": 231,
-     "prctl": 167, "clock_gettime": 113, "prlimit64": 261},
+     "prctl": 167, "clock_gettime": 113, "exit_group": 94, "prlimit64": 261},
 )  # fmt: skip
 BY_BYTES = {layout.word_bytes * layout.count: layout for layout in (X86_64, I386, AARCH64)}
 

@@ -254,11 +254,19 @@ class SideProcess(Supervisor):
         _signal.pidfd_send_signal(self.fd, number)
 
     def refuse(self, finding: Finding) -> None:
-        """End the target with 125 by its shim; one that has none, or is deaf, by SIGKILL."""
+        """End the target with 125, as who started it is to see; one that cannot be, by SIGKILL."""
         self.refusal = self.refusal or finding
+        if not self.leaves():
+            self.kill(_signal.SIGKILL)
+
+    def leaves(self) -> bool:
+        """Have the target exit with 125: where it is held, by its shim, or before its exec."""
         speaker, word = self.current, protocol.Message(protocol.REFUSE)
-        if not isinstance(speaker, Conversation) or not channel.tell(speaker.sock, word):
-            self.kill(9)
+        if self.injection is not None and self.injection.leave(protocol.EXIT_REFUSED):
+            return True
+        if isinstance(speaker, Conversation):
+            return channel.tell(speaker.sock, word)
+        return self.traced and self.injection is None and channel.tell(self.channel, word)
 
     def on_arrival(self, arrival: channel.Arrival) -> None:
         """Answer one message; a child that could not exec says itself why."""

@@ -283,6 +283,20 @@ class Injection:
             self._call("close", self._descriptor)
         self.let_go()
 
+    def leave(self, code: int) -> bool:
+        """Have it exit with ``code`` where it stands; False where it cannot be made to."""
+        if self.state not in (AT_EXEC, LOCKED):
+            return False
+        try:
+            if self._before is None:
+                self._take()
+            self._call("exit_group", code)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False  # a filter answered for the kernel
+
     def end(self) -> None:
         """Kill it, whoever it is by now."""
         ptrace.kill(self.pid)

@@ -16,6 +16,7 @@ from rtlaunch.core.protocol import (
     CHANNEL_VARIABLE,
     EXIT_REFUSED,
     FAILED,
+    REFUSE,
     SKIP,
     Message,
     channel_variable,
@@ -113,9 +114,10 @@ class Child:
     def await_tracer(self, action: Step, fd: int) -> None:
         """Wait until the launcher traces us, or says that it cannot and we may run unlocked."""
         answer, handed = channel.take(self.channel)
-        if not answer:  # it is dead
+        word = unpack(answer).kind if answer else REFUSE  # it is dead
+        if word == REFUSE:
             os._exit(EXIT_REFUSED)
-        self.preloads = unpack(answer).kind != SKIP
+        self.preloads = word != SKIP
         for each in handed:
             channel.move_high(each, self.nofile)
             os.close(each)

@@ -10,8 +10,10 @@ import subprocess
 import pytest
 
 from tests.kernel import seccomp
+from tests.kernel.detached import EXEC, written
 from tests.kernel.injecting import PTRACE, build
 from tests.kernel.killing import can_trace
+from tests.kernel.programs import need_root
 from tests.skips import skip
 
 ENOSYS_ANSWER = seccomp.EPERM_ANSWER & ~0xFFFF | errno.ENOSYS
@@ -34,7 +36,7 @@ def under_strace(rtlaunch, *words):
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         out, err = process.communicate(timeout=30)
-    return process, out, err, json.loads(report.read_text())
+    return process, out, err, written(report)
 
 
 def test_another_tracer_is_named(rtlaunch, program):
@@ -50,6 +52,13 @@ def test_another_tracer_is_named(rtlaunch, program):
     )  # fmt: skip
     (finding,) = report["findings"]
     assert (finding["code"], finding["values"]["tracer"]) == ("ptrace-denied", process.pid)
+
+
+def test_in_exec_mode_the_refusal_of_a_tracer_is_125_too(rtlaunch, program):
+    """It is the program's own parent that is to see it, as a unit's RestartPreventExitStatus."""
+    process, out, err, _ = under_strace(rtlaunch, "--mode", "exec", "--", program)
+    assert (process.returncode, out) == (125, "")
+    assert "rtlaunch: refused [ptrace-denied]: " in err
 
 
 @pytest.mark.parametrize("waiver", WAIVERS, ids=" ".join)
@@ -114,6 +123,33 @@ def test_a_denied_lock_is_refused_as_with_the_shim(rtlaunch, program, action, na
     assert (ran.code, ran.out) == (125, "")
     assert ran.err.startswith("rtlaunch: refused [lock-denied]: ")
     assert ran.report["lock"]["errno"] == name
+
+
+def test_in_exec_mode_a_denied_lock_is_125_too(rtlaunch, program):
+    """It exits with that where it stands, before its first instruction; no signal is seen."""
+    report = rtlaunch.report_path()
+    filtered = lambda: seccomp.answer(MLOCKALL, seccomp.EPERM_ANSWER)  # noqa: E731
+    process = rtlaunch.start("--report", report, *EXEC, "--", program, preexec_fn=filtered)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (125, "")
+    assert err.startswith("rtlaunch: refused [lock-denied]: ")
+    found = written(report)
+    assert (found["verdict"], found["exit"]["by"], found["exit"]["code"]) == (
+        "refused", "rtlaunch", 125,
+    )  # fmt: skip
+
+
+def test_in_exec_mode_a_chain_that_may_not_end_there_is_125_too(rtlaunch, program):
+    """setpriv, locked by its shim, becomes a static program that has no leave to lock."""
+    need_root()
+    less = ["prlimit", "--memlock=0:0", "setpriv", "--inh-caps=-all", "--bounding-set=-ipc_lock"]
+    report = rtlaunch.report_path()
+    process = rtlaunch.start("--report", report, *EXEC, "--", *less, program)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (125, "")
+    found = written(report)
+    assert found["verdict"] == "refused"
+    assert [image["locked"] for image in found["target"]["images"]] == [True, True, False]
 
 
 def test_death_by_a_filter_is_a_refusal(rtlaunch, program):
