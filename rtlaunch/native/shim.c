@@ -71,7 +71,10 @@ struct passed_descriptor {
     size_t bytes; /* of the header and the descriptor */
     int level;
     int type;
-    int fd;
+    union {
+        int fd;
+        long aligned; /* what is sent beyond the descriptor is 0: valgrind reports anything else */
+    };
 };
 
 #define PASSED_BYTES (offsetof(struct passed_descriptor, fd) + sizeof(int))
@@ -224,11 +227,11 @@ static struct rtl_message message_of(uint32_t kind)
 static long say(int fd, struct rtl_message *message, int passed)
 {
     struct iovec part = {message, sizeof *message};
-    struct passed_descriptor control = {
-        PASSED_BYTES, SOL_SOCKET, SCM_RIGHTS, passed};
+    struct passed_descriptor control = {PASSED_BYTES, SOL_SOCKET, SCM_RIGHTS, {.aligned = 0}};
     struct message_header header = {.parts = &part, .part_count = 1};
     long sent;
 
+    control.fd = passed;
     if (passed >= 0) {
         header.control = &control;
         header.control_bytes = sizeof control;
