@@ -28,6 +28,8 @@ LEAST, FIT = "lower-bound", "fit"
 # takes some pages more, and rtlaunch itself is in the same cgroup.
 MARGIN_SHARE = 10
 
+MOST = (1 << 63) - 1  # where nothing is known
+
 STRICT_OVERCOMMIT = 2  # vm.overcommit_memory (Documentation/mm/overcommit-accounting.rst)
 
 
@@ -215,6 +217,15 @@ def room_for(need: Need, memlock: int, memory: Memory | None) -> Room:
     left, tightest = min(rooms, key=lambda pair: pair[0]) if rooms else (UNLIMITED, None)
     available = None if known.available is None else known.available + known.swap_free
     return Room(memlock, tightest, left, available, known.commit_left)
+
+
+def least_room(memory: Memory | None) -> int:
+    """Return how much can be found anew, in bytes, by the tightest of all; UNLIMITED's stand-in."""
+    known = memory or Memory()
+    rooms = [group.room(known.swap_free) for group in known.cgroups]
+    if known.available is not None:
+        rooms.append(known.available + known.swap_free)
+    return min(rooms, default=MOST)
 
 
 def parse_meminfo(text: str, overcommit: int | None, cgroups: tuple[CgroupLimit, ...]) -> Memory:

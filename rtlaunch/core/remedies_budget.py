@@ -13,6 +13,20 @@ from rtlaunch.core.remedies_parts import EDIT, SYSTEMD_RUN, Row, Rows
 
 SMALLER_HEAP = "\nor a smaller heap: %(small_heap)s"
 
+# Where the lock would take what the program has mapped and does not mean to touch.
+UNTOUCHED: Row = (
+    "the program, or a library of it, which maps more than it touches: sanitizers do",
+    "%(onfault)s",
+    "onfault: a page is locked when it is first touched; or a build without the sanitizer",
+)
+
+# Where AddressSanitizer ended it before the shim could speak.
+SANITIZED: Row = (
+    "AddressSanitizer, which ends a program that anything is preloaded into before itself",
+    "ASAN_OPTIONS=verify_asan_link_order=0 %(onfault)s",
+    "a build without -fsanitize=address where page faults matter: it is not made for that",
+)
+
 CGROUP_BUDGET: Rows = {
     "system-service": (
         "MemoryMax= of %(unit)s or of a slice above it: %(cgroup)s",

@@ -14,7 +14,7 @@ from rtlaunch.core.printable import one_line
 from rtlaunch.core.record import Record, replace
 from rtlaunch.core.remedies import BY_PLACE, RATIONED
 from rtlaunch.core.remedies_anywhere import ANYWHERE, ON_HOST
-from rtlaunch.core.remedies_budget import SMALLER_HEAP
+from rtlaunch.core.remedies_budget import SANITIZED, SMALLER_HEAP, UNTOUCHED
 from rtlaunch.core.remedies_memlock import CLAMPED, HEADROOM, MEMLOCK, OWN_LIMIT, STALE
 from rtlaunch.core.unitfile import hard_limit, is_more
 from rtlaunch.core.units import format_cpus, format_limit, spell_size
@@ -71,12 +71,13 @@ def with_remedy(finding: Finding, where: Where, context: Context) -> Finding:
 def remedy(finding: Finding, where: Where, context: Context) -> Row:
     """Return who set it, what to try now and what to change for good, at this place."""
     own = BY_PLACE.get(finding.code) in (MEMLOCK, HEADROOM) and asked_too_little(finding.values)
-    row = OWN_LIMIT if own else special_row(finding, where) or row_for(finding.code, where)
+    special = OWN_LIMIT if own else special_row(finding, where)
+    row = special or row_for(finding.code, where)
     names = names_for(finding, where, context)
     set_by, try_now, for_good = (template % names for template in row)
     if "fitting_heap" in finding.values and "%(small_heap)s" not in row[1]:
         try_now += SMALLER_HEAP % names
-    if finding.code in ON_HOST and _inside(where):
+    if finding.code in ON_HOST and not special and _inside(where):
         outside = "on the node: " if where.kind == KUBERNETES else "on the host: "
         return set_by, outside + try_now, outside + for_good
     return set_by, try_now, for_good
@@ -86,6 +87,10 @@ def special_row(finding: Finding, where: Where) -> Row | None:
     """Return the row that a finding's values lead to rather than its code; None for most."""
     if "rationed" in finding.values:
         return row_at(RATIONED, where)
+    if "untouched" in finding.values:
+        return UNTOUCHED
+    if "sanitizer" in finding.values:
+        return SANITIZED
     return clamped_row(finding, where)
 
 

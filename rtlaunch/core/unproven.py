@@ -12,6 +12,8 @@ from rtlaunch.core.units import format_limit, format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rtlaunch.core.outcome import UnlockedMapping
     from rtlaunch.core.proof import Books
 
@@ -150,10 +152,10 @@ def unreadable(name: str, pid: int, error: OSError) -> Finding:
     )
 
 
-def child_unlocked(name: str, pid: int, errno: int) -> Finding:
+def child_unlocked(name: str, pid: int, how: str, values: Mapping[str, object]) -> Finding:
     """Return the finding for a child that was to be locked, and could not be."""
     return Finding(
         "child-unlocked",
-        f"the child {name}[{pid}] runs unlocked: locking failed with {errno_name(errno)}",
-        values={"pid": pid, "errno": errno},
+        f"the child {name}[{pid}] runs unlocked: {how}",
+        values={"pid": pid, **values},
     )

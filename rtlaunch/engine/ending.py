@@ -54,7 +54,9 @@ def judge(supervisor: Supervisor) -> None:
         from rtlaunch.engine import silence
 
         entered = outcome.time.entered_ns is not None
-        finding = silence.died_before_go(outcome.target.argv[0], end, entered)
+        program = supervisor.handshake.facts.target.program
+        sanitized = not entered and program is not None and silence.is_sanitized(program.path)
+        finding = silence.died_before_go(outcome.target.argv[0], end, entered, sanitized)
         supervisor.refusal = supervisor.weigh_silence(finding) if finding else None
     ours = supervisor.refusal is not None or supervisor.failure is not None
     end.by = BY_RTLAUNCH if ours else BY_TARGET

@@ -13,8 +13,8 @@ import os
 import time
 from errno import EMFILE
 
+from rtlaunch.core import budget, proof, protocol
 from rtlaunch.core import proc as books_of
-from rtlaunch.core import proof, protocol
 from rtlaunch.core.caps import CapSets
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.outcome import Image
@@ -25,7 +25,7 @@ from rtlaunch.linux import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Union
 
     from rtlaunch.core.facts import Facts
@@ -145,10 +145,37 @@ class Handshake:
             channel.tell(sock, Message(protocol.SKIP))
             sock.close()
             return None
-        channel.tell(sock, self.order(conversation))
         if conversation.is_target:
             self.outcome.time.entered_ns = self.outcome.time.entered_ns or conversation.entered_ns
         return conversation
+
+    def open(self, conversation: Conversation) -> None:
+        """Tell an image to lock; Refused where there is less memory than that would take."""
+        found = self.oversized(conversation.pid)
+        if found and not conversation.is_target:
+            self.child_unlocked(conversation.pid, found[0].what, found[0].values)
+            channel.tell(conversation.sock, Message(protocol.SKIP))
+            return
+        self.weigh(found)
+        channel.tell(conversation.sock, self.order(conversation))
+
+    def oversized(self, pid: int) -> tuple[Finding, ...]:
+        """Find that the lock would take more than there is, of what is mapped and not touched."""
+        if not self.touches_all or proc.mapped_bytes(pid) <= self.room:
+            return ()
+        from rtlaunch.engine import oversized
+
+        return oversized.findings(pid, self.room)
+
+    @property
+    def touches_all(self) -> bool:
+        """Whether the lock takes all that is mapped, touched or not."""
+        return "current" in self.options.lock and "onfault" not in self.options.lock
+
+    @property
+    def room(self) -> int:
+        """How many bytes of memory may still be had here, at most."""
+        return budget.least_room(self.facts.memory)
 
     def means(self, child: int) -> bool:
         """Tell whether a child of the target is to be locked, by what it runs."""
@@ -256,13 +283,19 @@ class Handshake:
         if not record.error:
             self.outcome.lock.children_locked = (self.outcome.lock.children_locked or 0) + 1
             return
+        from rtlaunch.core.unproven import errno_name
+
+        how = f"locking failed with {errno_name(record.error)}"
+        self.child_unlocked(conversation.pid, how, {"errno": record.error})
+
+    def child_unlocked(self, pid: int, how: str, values: Mapping[str, object]) -> None:
+        """Say that a child runs unlocked, the first few times."""
         self.unlocked_children += 1
         if self.unlocked_children > CHILD_WARNINGS:
             return
         from rtlaunch.core import unproven
 
-        pid = conversation.pid
-        finding = unproven.child_unlocked(command_name(pid), pid, record.error)
+        finding = unproven.child_unlocked(command_name(pid), pid, how, values)
         self.accepted.append(finding)
         self.listener.finding(finding)
 

@@ -10,7 +10,7 @@ import os
 from rtlaunch.core.findings import Finding
 from rtlaunch.core.proc import parse_maps, parse_stat
 from rtlaunch.core.units import signal_name
-from rtlaunch.linux import proc
+from rtlaunch.linux import files, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ CAUSES = {
     SIGKILL: "somebody killed it, or memory ran out while it was locked (see the kernel's log)",
     SIGILL: "the program or its loader is not for this processor",
 }
+
+# What a program has that AddressSanitizer is in: its library's name, or its own first symbol.
+SANITIZER_MARKS = (b"libasan.so", b"libclang_rt.asan", b"__asan_init")
+LARGEST_BYTES = 256 << 20  # of a program that is searched for them
 
 # A process stopped or waiting for the disk is not asked why it is silent.
 BUSY_STATES = "TtD"
@@ -61,7 +65,9 @@ def ignored_preload(command: str, pid: int) -> Finding:
     )
 
 
-def died_before_go(command: str, end: Exit, entered: bool) -> Finding | None:
+def died_before_go(
+    command: str, end: Exit, entered: bool, sanitized: bool = False
+) -> Finding | None:
     """Say why a target is dead that was never told to go; None where somebody else ended it."""
     if end.signal is not None:
         cause = CAUSES.get(end.signal)
@@ -83,12 +89,25 @@ def died_before_go(command: str, end: Exit, entered: bool) -> Finding | None:
             why="the program did not get to main()",
             values={"code": end.code, "entered": entered},
         )
-    loader = end.code == LOADER_FAILED
     return Finding(
         "shim-silent",
         f"{command} {how} and never announced itself",
         why="its loader could not start it; what it said stands above"
-        if loader
-        else "its loader ignored LD_PRELOAD, and it ran unlocked",
-        values={"code": end.code},
+        if end.code == LOADER_FAILED
+        else "its loader ignored LD_PRELOAD, and it ran unlocked; or a library of its own, which "
+        "comes before the shim, ended it",
+        values={"code": end.code, **({"sanitizer": "AddressSanitizer"} if sanitized else {})},
     )
+
+
+def is_sanitized(path: str) -> bool:
+    """Tell whether a program has AddressSanitizer in it, or asks for its library."""
+    try:
+        fd = files.open_read(path)
+    except OSError:
+        return False
+    try:
+        image = files.read_at(fd, 0, LARGEST_BYTES)
+    finally:
+        os.close(fd)
+    return any(mark in image for mark in SANITIZER_MARKS)

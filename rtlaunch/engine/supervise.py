@@ -213,10 +213,11 @@ class Supervisor:
         elif kind == protocol.ENTERED and arrival.fd >= 0:
             self.sentry.image_entered(pid == self.pid, arrival.message.time_ns)
             conversation = self.handshake.begin(arrival)
+            if conversation:
+                self.current = conversation if conversation.is_target else self.current
+                self.order(conversation)
             self.sentry.prepare()
             if conversation:
-                if conversation.is_target:
-                    self.current = conversation
                 fd = conversation.sock.fileno()
                 self.conversations[fd] = conversation
                 self.listen(fd, lambda: self.on_conversation(fd))
@@ -226,6 +227,13 @@ class Supervisor:
             speaker.is_shared = True
             self.current = speaker if speaker.is_target else self.current
             self.conclude(speaker, arrival.message)
+
+    def order(self, conversation: Conversation) -> None:
+        """Have an image lock, or refuse it before."""
+        try:
+            self.handshake.open(conversation)
+        except Refused as refused:
+            self.refuse(refused.finding)
 
     def on_conversation(self, fd: int) -> None:
         """Take the record of an image.

@@ -63,6 +63,14 @@ def read_bytes(pid: int, name: str) -> bytes:
     return b"".join(chunks)
 
 
+def mapped_bytes(pid: int) -> int:
+    """Return the size of all that ``pid`` has mapped (VmSize); 0 where that cannot be seen."""
+    try:
+        return int(read_text(pid, "statm").split(None, 1)[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ProcMissing):
+        return 0
+
+
 def read_exe(pid: int) -> str:
     """Return the path of the program that ``pid`` runs; OSError as for :func:`read_text`."""
     path = f"/proc/{pid}/exe"
