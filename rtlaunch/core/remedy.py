@@ -15,6 +15,7 @@ from rtlaunch.core.record import Record, replace
 from rtlaunch.core.remedies import BY_PLACE, RATIONED
 from rtlaunch.core.remedies_anywhere import ANYWHERE, ON_HOST
 from rtlaunch.core.remedies_budget import SANITIZED, SMALLER_HEAP, UNTOUCHED
+from rtlaunch.core.remedies_files import for_file
 from rtlaunch.core.remedies_memlock import CLAMPED, HEADROOM, MEMLOCK, OWN_LIMIT, STALE
 from rtlaunch.core.unitfile import hard_limit, is_more
 from rtlaunch.core.units import format_cpus, format_limit, spell_size
@@ -91,7 +92,7 @@ def special_row(finding: Finding, where: Where) -> Row | None:
         return UNTOUCHED
     if "sanitizer" in finding.values:
         return SANITIZED
-    return clamped_row(finding, where)
+    return clamped_row(finding, where) or for_file(finding.code, finding.values)
 
 
 def clamped_row(finding: Finding, where: Where) -> Row | None:

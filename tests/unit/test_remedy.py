@@ -66,6 +66,34 @@ def cure(place: Where, code: str = "memlock-limit", **values) -> str:
     return "\n".join(remedy(finding, place, TYPED))
 
 
+BROKEN_RULES = {
+    "a directory": ("command-not-executable", "regular", "EACCES", "chmod"),
+    "a closed directory": ("command-not-executable", "lookup", "EACCES", "noexec"),
+    "no such path": ("command-not-found", "lookup", "ENOENT", "PATH where"),
+    "too many arguments": ("command-not-executable", "", "E2BIG", "chmod"),
+    "open for writing": ("command-not-executable", "", "ETXTBSY", "chmod"),
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "rule", "errno", "other"), BROKEN_RULES.values(), ids=BROKEN_RULES
+)
+def test_a_command_is_cured_of_the_rule_that_it_broke(code, rule, errno, other):
+    """And not of what its code is usually for."""
+    told = cure(at(PLAIN), code, rule=rule, errno=errno, path="/opt/app")
+    assert other not in told
+    assert "/opt/app" in told or errno == "E2BIG"
+    assert other in cure(at(PLAIN), code, rule="", errno="", path="app")
+
+
+def test_what_maps_too_much_is_cured_where_it_runs():
+    """In a container as elsewhere: by an option, and not by the host's administrator."""
+    told = cure(at(DOCKER), "memory-budget", untouched=1 << 44)
+    assert told.split("\n")[1] == (
+        "rtlaunch --prefault-stack 1M --lock current,future,onfault -- ./app -x"
+    )
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_every_code_has_a_remedy_at_every_place(code):
     """No code, at no place, leaves out who set it, what to try now or what to do for good."""
