@@ -453,7 +453,8 @@ __attribute__((noreturn, used)) static void entry(long *stack)
     tell(&told, launches ? warm_up() : 0, held);
     error = sys_execve(python.bytes, arguments(&python, &told, found ? &package : NULL, argc, argv),
                        argv + argc + 1);
-    join(&why, " cannot be executed: errno ", "", "");
+    join(&why, " cannot be executed: ", error == -E2BIG ? "arguments and environment are too large, " : "",
+         "errno ");
     append_number(&why, -error);
     refuse("launch-failed", "", python.bytes, why.bytes);
 }

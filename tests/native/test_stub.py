@@ -5,7 +5,9 @@ The interpreters here are shell scripts that print their command line, so that e
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -268,6 +270,25 @@ def test_no_interpreter_is_refused_with_the_place(prefix: Path) -> None:
     """Nothing to run: one line that says where it was looked for, and 125."""
     said = refusal(prefix / "bin" / "rtlaunch")
     assert "[launch-failed]" in said and str(prefix / "bin") in said
+
+
+def test_arguments_too_large_for_the_interpreter_are_named(prefix: Path) -> None:
+    """What the stub itself could just be given, and its interpreter's longer line cannot."""
+    add_interpreter(prefix / "bin" / "python3")
+    stub, least = prefix / "bin" / "rtlaunch", 128 << 10  # a quarter of the stack, in bytes
+    said = b""
+    for size in range(least // 2 - 1024, least, 16):
+        try:
+            ran = subprocess.run(
+                [stub], env={"A": "x" * (least // 2), "B": "x" * size}, capture_output=True,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (4 * least,) * 2),
+                check=False, timeout=10,
+            )  # fmt: skip
+        except OSError as error:
+            assert error.errno == errno.E2BIG
+            break
+        said = ran.stderr
+    assert b"arguments and environment are too large, errno 7" in said
 
 
 def test_interpreter_that_cannot_be_executed_is_refused_with_the_errno(prefix: Path) -> None:
