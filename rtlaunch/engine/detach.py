@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _signal
 import os
+import stat
 import time
 from errno import EAGAIN
 
@@ -154,6 +155,23 @@ def drop_stderr() -> None:
     os.close(nothing)
 
 
+def borrow_stderr(pid: int) -> None:
+    """Take up again the stderr of a target that stands, to say there why it has to end.
+
+    Of what was let go of, a pipe can be opened anew; a file or a terminal was not.
+    """
+    path = f"/proc/{pid}/fd/{STDERR}"
+    try:
+        if not stat.S_ISFIFO(os.stat(path).st_mode):
+            return
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # ENXIO: nobody reads
+    except OSError:
+        return
+    os.set_blocking(fd, True)
+    os.dup2(fd, STDERR)
+    os.close(fd)
+
+
 class SideProcess(Supervisor):
     """The loop of a launch whose target is not our child."""
 
@@ -256,6 +274,8 @@ class SideProcess(Supervisor):
     def refuse(self, finding: Finding) -> None:
         """End the target with 125, as who started it is to see; one that cannot be, by SIGKILL."""
         self.refusal = self.refusal or finding
+        if self.settled_in:
+            borrow_stderr(self.pid)
         if not self.leaves():
             self.kill(_signal.SIGKILL)
 

@@ -145,8 +145,9 @@ def test_in_exec_mode_a_chain_that_may_not_end_there_is_125_too(rtlaunch, progra
     less = ["prlimit", "--memlock=0:0", "setpriv", "--inh-caps=-all", "--bounding-set=-ipc_lock"]
     report = rtlaunch.report_path()
     process = rtlaunch.start("--report", report, *EXEC, "--", *less, program)
-    out, _ = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (125, "")
+    assert err.startswith("rtlaunch: refused [memlock-")  # to its stderr, which was let go of at go
     found = written(report)
     assert found["verdict"] == "refused"
     assert [image["locked"] for image in found["target"]["images"]] == [True, True, False]
