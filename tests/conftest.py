@@ -9,9 +9,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rtlaunch.core import where
 from tests import host, launching, skips
+
+# How long an example takes is the machine's affair; what must be fast is measured by make bench.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,7 @@ from tests.kernel.programs import PIE, PROGRAM, codes_for, compile_source, write
 REFUSALS = {"command-not-executable", "command-bad-format", "command-bad-interpreter"}
 MAY_LACK_IN_KERNEL = {"i386", "x32", "arm"}
 
-EXAMPLES = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+EXAMPLES = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WORDS = b" |\t|\n|\0|\r|/bin/true|/bin/echo|/|/nonexistent|-x|\xff".split(b"|")
 LINES = st.lists(st.sampled_from([*WORDS, b"x" * 200, b" " * 240]), max_size=12).map(b"".join)
 

@@ -146,7 +146,7 @@ def test_a_directory_that_no_unit_can_name_is_refused() -> None:
 
 @given(WORDS)
 @example(TRAPS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_shell_gives_the_words_back(words: list[str]) -> None:
     """Run as printed, the program gets each word as it was."""
     command = ("/usr/bin/printf", "%s\\0", "first", *words)

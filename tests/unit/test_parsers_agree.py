@@ -47,7 +47,7 @@ def is_a_run(line):
     return first not in (*argv.SUBCOMMANDS, *argv.RESERVED) and not set(ACTING) & set(line)
 
 
-@settings(max_examples=600, deadline=None)  # the first line builds typer's application
+@settings(max_examples=600)
 @given(st.lists(words, max_size=8))
 @example(["--nice", "-5", "--", "app"])
 @example(["--nice", "--", "app"])
@@ -62,7 +62,7 @@ def test_both_parsers_agree_on_any_line(line):
         assert as_launched(line) == as_typed(line)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(SETTINGS), max_size=6), st.data())
 def test_both_parsers_take_every_right_line(rows, data):
     """Lines of options that exist, each with a value, are taken by both: not only refused alike."""
