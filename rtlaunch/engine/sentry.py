@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rtlaunch.core.facts import Facts
+    from rtlaunch.core.faults import WatchResult
     from rtlaunch.core.options import Options
     from rtlaunch.core.outcome import Outcome
     from rtlaunch.core.proc import Stat
@@ -219,7 +220,7 @@ class Sentry(Observer):
         self.findings = (*self.findings, finding)
         self.listener.finding(finding)
 
-    def write_down(self, last: Stat | None, result: watching.WatchResult) -> None:
+    def write_down(self, last: Stat | None, result: WatchResult) -> None:
         """Fill in the outcome's ``watch`` from the kernel's counts and the watcher's."""
         self.count(last, result)
         for exec_ns in (*result.unannounced, *((self.exec_ns,) if self.exec_ns else ())):
@@ -259,7 +260,7 @@ class Sentry(Observer):
         if self.watch is not None:
             self.watch.let_go()
 
-    def count(self, last: Stat | None, result: watching.WatchResult) -> None:
+    def count(self, last: Stat | None, result: WatchResult) -> None:
         """Fill in the outcome's counts, sites and faults."""
         from rtlaunch.engine import watch as watching
 

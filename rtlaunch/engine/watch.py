@@ -21,7 +21,7 @@ import os
 import select
 import time
 
-from rtlaunch.core.faults import KINDS, Fault, Ledger, Site, describe, unannounced
+from rtlaunch.core.faults import KINDS, Fault, Ledger, WatchResult, describe, unannounced
 from rtlaunch.core.perfring import MAJOR, MINOR
 from rtlaunch.core.record import Record, replace
 from rtlaunch.engine.feed import GONE, Feed, explain
@@ -58,41 +58,6 @@ class Wanted(Record):
     def samples_minor(self) -> bool:
         """Whether minor faults must be seen one by one; the kernel counts them in any case."""
         return self.on_minor.do != "none" or self.max_minor is not None
-
-
-class WatchResult(Record):
-    """All that was seen; counts that were not taken, or not to the end, are None.
-
-    ``perf_major`` and ``perf_minor`` are perf's counts after arming, without
-    those of images between their exec and their proof (``between_*``); of minor
-    ones only where each was asked for;
-    ``earlier_*`` is the part of them that fell before the last rearm(). Since
-    perf may not see all that the start of an image faults in, the kernel's
-    count of faults after arming is ``earlier_major`` + majflt now - majflt at
-    the last arm() or rearm().
-    ``lost`` major faults were counted without a record; ``lost_records``
-    counts other records, such as mappings, that the ring had no room for, so
-    that places may be wrong. ``hidden`` faults were not told since the last
-    line. ``unannounced`` are the times of execs that no shim announced.
-    """
-
-    source: str
-    why: str
-    perf_major: int | None = None
-    perf_minor: int | None = None
-    earlier_major: int = 0
-    earlier_minor: int = 0
-    between_major: int = 0
-    between_minor: int = 0
-    lost: int | None = None
-    lost_records: int | None = None
-    sites: tuple[Site, ...] = ()
-    sites_omitted: int = 0
-    faults: tuple[Fault, ...] = ()
-    faults_omitted: int = 0
-    hidden: int = 0
-    execs: tuple[int, ...] = ()
-    unannounced: tuple[int, ...] = ()
 
 
 def open_watch(pid: int, wanted: Wanted, name: str, mappings: Iterable[Mapping]) -> Watch:

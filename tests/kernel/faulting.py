@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from rtlaunch.core.faults import WatchResult
+
 PAGE = 4096
 LOG, NONE = Reaction("log"), Reaction("none")
 
@@ -146,7 +148,7 @@ class Watching:
             self.watch.start(self.heard)
         self.before = self.rearmed = faulter.stat()
         self.watch.arm(time.monotonic_ns())
-        self.result: watch.WatchResult | None = None
+        self.result: WatchResult | None = None
         self.major = self.minor = -1
 
     def rearm(self) -> None:
@@ -155,11 +157,11 @@ class Watching:
         self.watch.rearm(self.faulter.name(), self.faulter.mappings())
         self.rearmed = self.faulter.stat()
 
-    def after_arm(self, result: watch.WatchResult) -> int:
+    def after_arm(self, result: WatchResult) -> int:
         """Return the major faults after arming, without those of the start of an image."""
         return result.earlier_major + self.faulter.stat().majflt - self.rearmed.majflt
 
-    def stop(self) -> watch.WatchResult:
+    def stop(self) -> WatchResult:
         """End the target, take the kernel's counts of it, end the watch."""
         after = self.faulter.end()
         self.major = after.majflt - self.before.majflt

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from rtlaunch.core.faults import WatchResult
 from rtlaunch.core.options import Reaction
 from rtlaunch.engine import bell, watch
 from rtlaunch.engine.feed import Feed, explain
@@ -557,7 +558,7 @@ def test_stopping_leaves_nothing_open(faulter: Faulter) -> None:
         faulter.say("touch 0 10")
         assert possessions() != before
         watched.watch.stop()
-        watched.result = watch.WatchResult("", "")
+        watched.result = WatchResult("", "")
     wait_until(lambda: possessions() == before, "something is left")  # a thread takes a while to go
 
 
