@@ -51,13 +51,13 @@ def judge(supervisor: Supervisor) -> None:
     outcome, went = supervisor.outcome, supervisor.handshake.went
     end = outcome.exit
     if not went and not supervisor.refusal and not supervisor.failure:
-        from rtlaunch.engine import silence
+        from rtlaunch.engine import silence, unproven
 
         entered = outcome.time.entered_ns is not None
         program = supervisor.handshake.facts.target.program
         sanitized = not entered and program is not None and silence.is_sanitized(program.path)
         finding = silence.died_before_go(outcome.target.argv[0], end, entered, sanitized)
-        supervisor.refusal = supervisor.weigh_silence(finding) if finding else None
+        supervisor.refusal = unproven.weigh_silence(supervisor, finding) if finding else None
     ours = supervisor.refusal is not None or supervisor.failure is not None
     end.by = BY_RTLAUNCH if ours else BY_TARGET
     outcome.state = REFUSED if ours else ENDED

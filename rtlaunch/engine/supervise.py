@@ -17,8 +17,6 @@ import select
 import time
 
 from rtlaunch.core import protocol
-from rtlaunch.core.findings import Finding
-from rtlaunch.core.outcome import Image
 from rtlaunch.core.target import leads_on
 from rtlaunch.engine import channel
 from rtlaunch.engine.handshake import Conversation, Handshake, Refused
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
 
+    from rtlaunch.core.findings import Finding
     from rtlaunch.core.forwarding import Signal
     from rtlaunch.core.outcome import Outcome
     from rtlaunch.engine.inject import Injection
@@ -144,30 +143,10 @@ class Supervisor:
         """Do what was waited for; else look whether a silent target ever mapped the shim."""
         if not self.awaiting:
             self.sentry.on_time()
-            return
-        if self.injection:
-            return  # its exec takes long
-        from rtlaunch.engine import silence
-
-        if silence.runs_without_shim(self.pid, self.shim_path):
-            finding = silence.ignored_preload(self.outcome.target.argv[0], self.pid)
-            refusing = self.weigh_silence(finding)
-            if refusing:
-                self.refuse(refusing)
-
-    def weigh_silence(self, finding: Finding) -> Finding | None:
-        """Return what refuses a target that never announced itself; None, if that was allowed."""
-        try:
-            self.handshake.weigh((finding,))
-        except Refused as refused:
-            return refused.finding
-        if self.ended:
-            self.handshake.note_image(Image(locked=False, why=finding.what))
-        else:
+        elif not self.injection:  # whose exec takes long
             from rtlaunch.engine import unproven
 
-            unproven.went_unlocked(self.handshake, self.pid, finding.what)
-        return None
+            unproven.look_at_silent(self)
 
     def follow(self, speaker: Conversation | Injection) -> None:
         """Trace an image to its exec of another, if it is there to become one."""

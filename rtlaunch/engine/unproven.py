@@ -11,11 +11,14 @@ import time
 from rtlaunch.core import unproven as words
 from rtlaunch.core.outcome import Image
 from rtlaunch.core.preflight import waive
-from rtlaunch.engine.handshake import executable, read_back
+from rtlaunch.engine import silence
+from rtlaunch.engine.handshake import Refused, executable, read_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rtlaunch.core.findings import Finding
     from rtlaunch.engine.handshake import Handshake, Speaker
+    from rtlaunch.engine.supervise import Supervisor
 
 
 def refuse_unreadable(handshake: Handshake, speaker: Speaker, name: str, error: OSError) -> None:
@@ -25,6 +28,30 @@ def refuse_unreadable(handshake: Handshake, speaker: Speaker, name: str, error: 
     handshake.note_image(Image(path=executable(pid), at_ns=speaker.entered_ns, why=finding.what))
     handshake.weigh((finding,))
     watch(handshake, pid)
+
+
+def look_at_silent(supervisor: Supervisor) -> None:
+    """Look whether a silent target ever mapped the shim; refuse it, or let it run, if not."""
+    pid = supervisor.pid
+    if silence.runs_without_shim(pid, supervisor.shim_path):
+        finding = silence.ignored_preload(supervisor.outcome.target.argv[0], pid)
+        refusing = weigh_silence(supervisor, finding)
+        if refusing:
+            supervisor.refuse(refusing)
+
+
+def weigh_silence(supervisor: Supervisor, finding: Finding) -> Finding | None:
+    """Return what refuses a target that never announced itself; None, if that was allowed."""
+    handshake = supervisor.handshake
+    try:
+        handshake.weigh((finding,))
+    except Refused as refused:
+        return refused.finding
+    if supervisor.ended:
+        handshake.note_image(Image(locked=False, why=finding.what))
+    else:
+        went_unlocked(handshake, supervisor.pid, finding.what)
+    return None
 
 
 def went_unlocked(handshake: Handshake, pid: int, why: str) -> None:
