@@ -237,8 +237,8 @@ MUTANTS = (
         "rtlaunch/core/fit.py",
         (
             (
-                "for mapping in mappings if proc.lockable(mapping)]",
-                "for mapping in mappings if proc.lockable(mapping) and mapping.accessible]",
+                "for mapping in mappings if proof.lockable(mapping)]",
+                "for mapping in mappings if proof.lockable(mapping) and mapping.accessible]",
             ),
         ),
         ("tests/unit/test_fit.py",),

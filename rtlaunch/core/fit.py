@@ -9,7 +9,7 @@ in order to learn how much (docs/decisions/0031). What is recommended of it is
 
 from __future__ import annotations
 
-from rtlaunch.core import allocators, proc
+from rtlaunch.core import allocators, proc, proof
 from rtlaunch.core.record import Record, replace
 
 TYPE_CHECKING = False
@@ -105,9 +105,9 @@ class Sample(Record):
 
 def look(status: proc.Status, mappings: Sequence[proc.Mapping], place: Place) -> Sample:
     """Make a sample of one reading of status and smaps."""
-    lockable = [mapping for mapping in mappings if proc.lockable(mapping)]
+    lockable = [mapping for mapping in mappings if proof.lockable(mapping)]
     missing = sum(
-        proc.missing_bytes(
+        proof.missing_bytes(
             mapping, place.file_bytes(mapping) if mapping.inode else None, place.page
         )
         for mapping in lockable

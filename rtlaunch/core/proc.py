@@ -1,21 +1,16 @@
 """Texts of /proc/PID as values: status, stat, limits, maps and smaps (proc(5)).
 
-Also the kernel's own rule for what mlockall can lock, so that the proof asks of
-a mapping what the kernel would give. It must not read anything: texts come
-from :mod:`rtlaunch.linux.proc`.
+It must not read anything: texts come from :mod:`rtlaunch.linux.proc`.
 """
 
 from __future__ import annotations
 
+from rtlaunch.core.numbers import UNLIMITED
 from rtlaunch.core.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-UNLIMITED = -1  # RLIM_INFINITY as Python's resource module has it
-
-PAGE_BYTES = 4096  # the smallest page of any kernel; asked only where the caller gives none
+    from collections.abc import Callable
 
 
 # ---------------------------------------------------------------- status
@@ -225,7 +220,7 @@ def _limit(word: str) -> int:
 
 
 def parse_limits(text: str) -> dict[str, tuple[int, int]]:
-    """Parse /proc/PID/limits into name: (soft, hard), :data:`UNLIMITED` for no limit."""
+    """Parse /proc/PID/limits into name: (soft, hard), UNLIMITED for no limit."""
     limits = {}
     for line in text.split("\n"):
         name = _LIMITS.get(line[:_LABEL_WIDTH].rstrip())
@@ -330,79 +325,3 @@ def parse_smaps(text: str) -> tuple[Mapping, ...]:
         mappings.append(Mapping(*_header(header), _kilobytes(rss), _kilobytes(locked), flags))
         at += 1
     return tuple(mappings)
-
-
-# ---------------------------------------------------------------- what can be locked, and is
-
-# mm/mlock.c, mlock_fixup(): VM_SPECIAL (VM_IO, VM_DONTEXPAND, VM_PFNMAP, VM_MIXEDMAP), hugetlb and
-# VM_DROPPABLE are passed over in silence; so are the gate area, DAX and secretmem, told by name.
-_NEVER_LOCKED = frozenset(("io", "de", "pf", "mm", "ht", "dp"))
-_NEVER_LOCKED_PATHS = ("[vsyscall]", "/secretmem", "/dev/dax")
-
-# Guard regions (madvise(2), MADV_GUARD_INSTALL) and userfaultfd leave holes that are meant.
-_HOLES = frozenset(("gu", "um", "uw", "ui"))
-
-
-def lockable(mapping: Mapping) -> bool:
-    """Tell whether mlock(2) would lock ``mapping`` (mm/mlock.c); needs smaps' flags.
-
-    A file on a DAX file system, which the kernel also passes over, cannot be
-    told from any other: it will be called lockable.
-    """
-    if mapping.flags & _NEVER_LOCKED:
-        return False
-    return not mapping.path.startswith(_NEVER_LOCKED_PATHS)
-
-
-def _expected(mapping: Mapping, file_bytes: int | None, page: int) -> int:
-    """Return how many bytes of ``mapping`` can be in memory: none beyond the file's last page."""
-    if file_bytes is None:
-        return mapping.size
-    within = -(-file_bytes // page) * page - mapping.offset
-    return max(0, min(mapping.size, within))
-
-
-def missing_bytes(mapping: Mapping, file_bytes: int | None = None, page: int = PAGE_BYTES) -> int:
-    """Return how many bytes of a lockable mapping could fault for not being in memory.
-
-    ``file_bytes`` is the length of the mapped file, None for memory without
-    one. Never counted are PROT_NONE memory, declared holes, and anonymous
-    memory that may not be written: its pages are the zero page, which is in
-    memory but not in Rss (fs/proc/task_mmu.c).
-    """
-    zero_page = mapping.inode == 0 and mapping.perms[1] != "w"
-    if not mapping.accessible or zero_page or mapping.flags & _HOLES:
-        return 0
-    return max(0, _expected(mapping, file_bytes, page) - mapping.rss)
-
-
-def unlocked(
-    mappings: Iterable[Mapping],
-    onfault: bool = False,
-    file_bytes: Callable[[Mapping], int | None] | None = None,
-    page: int = PAGE_BYTES,
-) -> tuple[Mapping, ...]:
-    """Return the lockable mappings that are not locked, or not all in memory.
-
-    With ``onfault`` (MCL_ONFAULT) only the lock is asked, as pages come at
-    their first touch. ``file_bytes`` tells the length of a mapping's file and
-    is asked only where pages are missing.
-    """
-    return tuple(_unlocked(mappings, onfault, file_bytes, page))
-
-
-def _unlocked(
-    mappings: Iterable[Mapping],
-    onfault: bool,
-    file_bytes: Callable[[Mapping], int | None] | None,
-    page: int,
-) -> Iterator[Mapping]:
-    for mapping in mappings:
-        if not lockable(mapping):
-            continue
-        if "lo" not in mapping.flags:
-            yield mapping
-        elif not onfault and missing_bytes(mapping):
-            length = file_bytes(mapping) if file_bytes and mapping.inode else None
-            if missing_bytes(mapping, length, page):
-                yield mapping

@@ -3,7 +3,8 @@
 Pure: the texts of /proc that were read while the target stood still before
 main(), and what the shim recorded, go in; numbers and findings come out. No
 word of the shim is believed that the books do not show. The words for what is
-not proven are :mod:`rtlaunch.core.unproven`'s.
+not proven are :mod:`rtlaunch.core.unproven`'s. What can be locked at all is the
+kernel's own rule, so that the proof asks of a mapping what the kernel would give.
 """
 
 from __future__ import annotations
@@ -17,16 +18,25 @@ from rtlaunch.core.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from rtlaunch.core.findings import Finding
     from rtlaunch.core.protocol import Message
 
 NOT_LOCKED, NOT_RESIDENT = "not locked", "not resident"  # what a mapping lacks
 
+PAGE_BYTES = 4096  # the smallest page of any kernel; asked only where the caller gives none
+
+# mm/mlock.c, mlock_fixup(): VM_SPECIAL (VM_IO, VM_DONTEXPAND, VM_PFNMAP, VM_MIXEDMAP), hugetlb and
+# VM_DROPPABLE are passed over in silence; so are the gate area, DAX and secretmem, told by name.
+_NEVER_LOCKED = frozenset(("io", "de", "pf", "mm", "ht", "dp"))
+_NEVER_LOCKED_PATHS = ("[vsyscall]", "/secretmem", "/dev/dax")
+
+# Guard regions (madvise(2), MADV_GUARD_INSTALL) and userfaultfd leave holes that are meant.
+_HOLES = frozenset(("gu", "um", "uw", "ui"))
+
 # mm/mmap.c: stack_guard_gap, 256 pages kept free below a stack that grows.
 STACK_GUARD_PAGES = 256
-
 
 MCL = {"current": 1, "future": 2, "onfault": 4}  # include/uapi/asm-generic/mman.h
 
@@ -54,6 +64,73 @@ class Judgement(Record):
     headroom_bytes: int
     unlocked: tuple[UnlockedMapping, ...]
     findings: tuple[Finding, ...]
+
+
+def lockable(mapping: proc.Mapping) -> bool:
+    """Tell whether mlock(2) would lock ``mapping`` (mm/mlock.c); needs smaps' flags.
+
+    A file on a DAX file system, which the kernel also passes over, cannot be
+    told from any other: it will be called lockable.
+    """
+    if mapping.flags & _NEVER_LOCKED:
+        return False
+    return not mapping.path.startswith(_NEVER_LOCKED_PATHS)
+
+
+def _expected(mapping: proc.Mapping, file_bytes: int | None, page: int) -> int:
+    """Return how many bytes of ``mapping`` can be in memory: none beyond the file's last page."""
+    if file_bytes is None:
+        return mapping.size
+    within = -(-file_bytes // page) * page - mapping.offset
+    return max(0, min(mapping.size, within))
+
+
+def missing_bytes(
+    mapping: proc.Mapping, file_bytes: int | None = None, page: int = PAGE_BYTES
+) -> int:
+    """Return how many bytes of a lockable mapping could fault for not being in memory.
+
+    ``file_bytes`` is the length of the mapped file, None for memory without
+    one. Never counted are PROT_NONE memory, declared holes, and anonymous
+    memory that may not be written: its pages are the zero page, which is in
+    memory but not in Rss (fs/proc/task_mmu.c).
+    """
+    zero_page = mapping.inode == 0 and mapping.perms[1] != "w"
+    if not mapping.accessible or zero_page or mapping.flags & _HOLES:
+        return 0
+    return max(0, _expected(mapping, file_bytes, page) - mapping.rss)
+
+
+def unlocked(
+    mappings: Iterable[proc.Mapping],
+    onfault: bool = False,
+    file_bytes: Callable[[proc.Mapping], int | None] | None = None,
+    page: int = PAGE_BYTES,
+) -> tuple[proc.Mapping, ...]:
+    """Return the lockable mappings that are not locked, or not all in memory.
+
+    With ``onfault`` (MCL_ONFAULT) only the lock is asked, as pages come at
+    their first touch. ``file_bytes`` tells the length of a mapping's file and
+    is asked only where pages are missing.
+    """
+    return tuple(_unlocked(mappings, onfault, file_bytes, page))
+
+
+def _unlocked(
+    mappings: Iterable[proc.Mapping],
+    onfault: bool,
+    file_bytes: Callable[[proc.Mapping], int | None] | None,
+    page: int,
+) -> Iterator[proc.Mapping]:
+    for mapping in mappings:
+        if not lockable(mapping):
+            continue
+        if "lo" not in mapping.flags:
+            yield mapping
+        elif not onfault and missing_bytes(mapping):
+            length = file_bytes(mapping) if file_bytes and mapping.inode else None
+            if missing_bytes(mapping, length, page):
+                yield mapping
 
 
 def stack_floor(mappings: Iterable[proc.Mapping], soft: int, page_bytes: int) -> int:
@@ -156,7 +233,7 @@ def unlocked_mappings(
     if "current" not in flags:
         return ()
     onfault = "onfault" in flags
-    found = proc.unlocked(books.mappings, onfault, file_bytes, books.page_bytes)
+    found = unlocked(books.mappings, onfault, file_bytes, books.page_bytes)
     return tuple(
         UnlockedMapping(
             mapping.start,

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rtlaunch.core.proc import Mapping, lockable, parse_smaps, unlocked
+from rtlaunch.core.proc import Mapping, parse_smaps
+from rtlaunch.core.proof import lockable, unlocked
 from rtlaunch.linux import libc, proc
 from tests.kernel import execve
 from tests.kernel.execve import NOBODY, become_user, in_child
