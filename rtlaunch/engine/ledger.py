@@ -14,8 +14,9 @@ from rtlaunch.core import hugepages as deciding
 from rtlaunch.core import ledger as texts
 from rtlaunch.core.ledger import Lease, Mark, Process, of_size
 from rtlaunch.core.record import replace
+from rtlaunch.engine import claims
 from rtlaunch.linux import hugepages as pools
-from rtlaunch.linux import proc, processes, state
+from rtlaunch.linux import processes, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,38 +186,7 @@ class Books:
                 by_target.setdefault(lease.target, []).append(lease)
         for target, lent in by_target.items():
             if processes.is_alive(target, self.namespace):
-                self.exchange(lent, self.claimed(target.pid, lent))
-
-    def claimed(self, pid: int, leases: Sequence[Lease]) -> Sequence[Lease]:
-        """Return the leases of a target with what it, or one process below it, has touched.
-
-        What processes share is counted by each of them: the most counts, not the sum.
-        """
-        for each in processes.descendants(pid):
-            leases = deciding.claim(leases, self.touched(each, leases[0].page_bytes))
-            if not any(lease.unclaimed for lease in leases):
-                break
-        return leases
-
-    def touched(self, pid: int, page_bytes: int) -> dict[int | None, int]:
-        """Return how many huge pages of one size a process has on which node.
-
-        From status, which costs the process nothing, where there is one node and one size in use;
-        else from numa_maps. What cannot be read has not been claimed.
-        """
-        try:
-            held = deciding.hugetlb_bytes(proc.read_text(pid, "status"))
-            if held and (len(self.nodes) > 1 or self.other_sizes_in_use(page_bytes)):
-                return deciding.huge_by_node(proc.read_text(pid, "numa_maps"), page_bytes)
-        except OSError:
-            return {}
-        return {self.nodes[0] if self.nodes else None: held // page_bytes}
-
-    def other_sizes_in_use(self, page_bytes: int) -> bool:
-        """Tell whether anybody has pages of another size."""
-        others = (size for size in pools.page_sizes() if size != page_bytes)
-        read = (pools.read_size(size, self.nodes) for size in others)
-        return any(size.nr != size.free for size in read)
+                self.exchange(lent, claims.claimed(target.pid, lent, self.nodes))
 
     # ---- pools
 
