@@ -124,6 +124,36 @@ def _margin(limit: int, need: int) -> int:
     return (limit - need) * 100 // need if need else 0
 
 
+def _thread_values(found: Found) -> dict[str, Any]:
+    course = found.course
+    return {
+        "most": course.threads,
+        "stacks": course.stacks,
+        "default_stacks": course.default_stacks,
+        "default_stack_bytes": found.default_stack,
+        "default_depth_bytes": course.default_depth or None,
+        "own_depth_bytes": course.own_depth or None,
+    }
+
+
+def _advised_values(found: Found) -> dict[str, Any]:
+    advice = found.advice
+    return {
+        "line": quoted(found.line),
+        "profile": found.path or None,
+        "memlock_bytes": advice.memlock or None,
+        "memlock_margin_percent": _margin(advice.memlock, advice.need.locked),
+        "locked_bytes": advice.need.locked,
+        "resident_bytes": advice.need.resident,
+        "container_bytes": advice.container,
+        "container_need_bytes": advice.container_need,
+        "container_margin_percent": _margin(advice.container, advice.container_need),
+        "thread_stack_bytes": advice.thread_stack,
+        "prefault_stack_bytes": advice.prefault,
+        "arenas": advice.arenas,
+    }
+
+
 def as_dict(found: Found) -> dict[str, Any]:
     """Return the object that ``--json`` prints; None is not known."""
     course, advice = found.course, found.advice
@@ -141,14 +171,7 @@ def as_dict(found: Found) -> dict[str, Any]:
             for name, need in advice.needs.items()
         },
         "main_stack": {"depth_bytes": course.main_depth},
-        "threads": {
-            "most": course.threads,
-            "stacks": course.stacks,
-            "default_stacks": course.default_stacks,
-            "default_stack_bytes": found.default_stack,
-            "default_depth_bytes": course.default_depth or None,
-            "own_depth_bytes": course.own_depth or None,
-        },
+        "threads": _thread_values(found),
         "heap_bytes": course.heap,
         "anonymous_bytes": course.anonymous,
         "unseen_bytes": course.unseen,
@@ -164,18 +187,5 @@ def as_dict(found: Found) -> dict[str, Any]:
             }
             for candidate in course.candidates
         ],
-        "recommended": {
-            "line": quoted(found.line),
-            "profile": found.path or None,
-            "memlock_bytes": advice.memlock or None,
-            "memlock_margin_percent": _margin(advice.memlock, advice.need.locked),
-            "locked_bytes": advice.need.locked,
-            "resident_bytes": advice.need.resident,
-            "container_bytes": advice.container,
-            "container_need_bytes": advice.container_need,
-            "container_margin_percent": _margin(advice.container, advice.container_need),
-            "thread_stack_bytes": advice.thread_stack,
-            "prefault_stack_bytes": advice.prefault,
-            "arenas": advice.arenas,
-        },
+        "recommended": _advised_values(found),
     }
