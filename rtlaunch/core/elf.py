@@ -108,7 +108,6 @@ class Elf(Record):
     type: str
     interp: bytes | None
     linkage: str
-    osabi: int
     load_bytes: int
     stack_exec: bool
     bss_bytes: int = 0
@@ -193,7 +192,6 @@ def read_elf(head: bytes, read_at: ReadAt, host: str, page: int = 4096) -> Elf |
         type=_TYPES[shape.type],
         interp=interp,
         linkage=_linkage(shape, segments, interp, take),
-        osabi=head[7],
         load_bytes=sum(_pages(s, page) for s in segments if s.type == _PT_LOAD),
         stack_exec=any(s.type == _PT_GNU_STACK and s.flags & _PF_X for s in segments),
         bss_bytes=sum(_zeroed(s, page) for s in segments if s.type == _PT_LOAD),

@@ -76,9 +76,9 @@ class WatchResult(Record):
     """All that was seen; counts that were not taken, or not to the end, are None.
 
     ``perf_major`` and ``perf_minor`` are perf's counts after arming, without
-    those of images between their exec and their proof (``between_*``); of minor
-    ones only where each was asked for;
-    ``earlier_*`` is the part of them that fell before the last rearm(). Since
+    those of images between their exec and their proof (``between_major``); of
+    minor ones only where each was asked for;
+    ``earlier_major`` is the part of them that fell before the last rearm(). Since
     perf may not see all that the start of an image faults in, the kernel's
     count of faults after arming is ``earlier_major`` + majflt now - majflt at
     the last arm() or rearm().
@@ -93,13 +93,10 @@ class WatchResult(Record):
     perf_major: int | None = None
     perf_minor: int | None = None
     earlier_major: int = 0
-    earlier_minor: int = 0
     between_major: int = 0
-    between_minor: int = 0
     lost: int | None = None
     lost_records: int | None = None
     sites: tuple[Site, ...] = ()
-    sites_omitted: int = 0
     faults: tuple[Fault, ...] = ()
     faults_omitted: int = 0
     hidden: int = 0

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EPERM, EAGAIN, ENOMEM, ENOSYS = 1, 11, 12, 38
+EPERM, EAGAIN, ENOSYS = 1, 11, 38
 
 # Room for a handful of threads with default stacks of 8 MiB: under MCL_FUTURE
 # a program that has less breaks at one of its next mappings.

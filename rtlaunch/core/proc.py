@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Status(Record):
-    """/proc/PID/status: identity, capability sets and signal sets as masks, memory in bytes.
+    """/proc/PID/status: identity, capability sets and pending signals as masks, memory in bytes.
 
     ``uids`` and ``gids`` are real, effective, saved, file system. A zombie or a
     kernel thread has no memory: its sizes are 0. ``seccomp`` is 0 off,
@@ -36,14 +36,9 @@ class Status(Record):
     threads: int = 0
     vm_size: int = 0
     vm_lck: int = 0
-    vm_pin: int = 0
     vm_rss: int = 0
-    vm_stk: int = 0
     tracer: int = 0
     sig_pnd: int = 0
-    sig_blk: int = 0
-    sig_ign: int = 0
-    sig_cgt: int = 0
     cap_inh: int = 0
     cap_prm: int = 0
     cap_eff: int = 0
@@ -89,16 +84,11 @@ _STATUS: dict[str, tuple[str, Callable[[str], object]]] = {
     "VmPeak": ("vm_peak", _kilobytes),
     "VmSize": ("vm_size", _kilobytes),
     "VmLck": ("vm_lck", _kilobytes),
-    "VmPin": ("vm_pin", _kilobytes),
     "VmHWM": ("vm_hwm", _kilobytes),
     "VmRSS": ("vm_rss", _kilobytes),
     "VmPTE": ("vm_pte", _kilobytes),
-    "VmStk": ("vm_stk", _kilobytes),
     "TracerPid": ("tracer", int),
     "SigPnd": ("sig_pnd", _hexadecimal),
-    "SigBlk": ("sig_blk", _hexadecimal),
-    "SigIgn": ("sig_ign", _hexadecimal),
-    "SigCgt": ("sig_cgt", _hexadecimal),
     "CapInh": ("cap_inh", _hexadecimal),
     "CapPrm": ("cap_prm", _hexadecimal),
     "CapEff": ("cap_eff", _hexadecimal),
@@ -140,14 +130,12 @@ class Stat(Record):
     comm: str
     state: str
     ppid: int
-    pgrp: int
     session: int
     flags: int
     minflt: int
     majflt: int
     utime: int
     stime: int
-    num_threads: int
     starttime: int
     startstack: int
     processor: int
@@ -165,7 +153,7 @@ class Stat(Record):
 _PF_EXITING = 0x4
 
 # Positions after the command's closing parenthesis, `state` being 0: proc(5) counts it as field 3.
-_STAT = (1, 2, 3, 6, 7, 9, 11, 12, 17, 19, 25, 36, 37, 38, 13, 14)
+_STAT = (1, 3, 6, 7, 9, 11, 12, 19, 25, 36, 37, 38, 13, 14)
 _STAT_WORDS = 39
 
 

@@ -95,7 +95,7 @@ class Watch:
         self._limits = {kind: most for kind, most in limits.items() if most is not None}
         self._armed_ns = 0
         self._base: dict[int, int | None] = {MAJOR: None, MINOR: None}
-        self._earlier: dict[int, int | None] = {MAJOR: 0, MINOR: 0}
+        self._earlier_major = 0
         self._exceeded: set[int] = set()
         self._announced: list[int] = []
         self._opened = False  # whether perf was ever to be had
@@ -162,7 +162,7 @@ class Watch:
         """
         self._join()
         self._take_last()
-        self._earlier = {kind: self._since_arm(kind) for kind in (MAJOR, MINOR)}
+        self._earlier_major = self._since_arm(MAJOR) or 0
         self._feed.close()
         self._name = name
         self._ledger.rearm(name, mappings)
@@ -224,14 +224,11 @@ class Watch:
             why=self.why,
             perf_major=self._since_arm(MAJOR),
             perf_minor=None if self._blind else self._since_arm(MINOR),
-            earlier_major=self._earlier[MAJOR] or 0,
-            earlier_minor=self._earlier[MINOR] or 0,
+            earlier_major=self._earlier_major,
             between_major=ledger.aside(MAJOR),
-            between_minor=ledger.aside(MINOR),
             lost=lost,
             lost_records=lost_records,
             sites=ledger.sites(),
-            sites_omitted=ledger.sites_omitted,
             faults=tuple(ledger.faults),
             faults_omitted=ledger.omitted,
             execs=tuple(ledger.execs),

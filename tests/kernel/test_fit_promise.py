@@ -30,7 +30,6 @@ from tests.launching import AS_NOBODY, EIGHT_MIB, NOBODY
 from tests.skips import skip
 from tests.standing import finish, target_of
 
-MIB = 1 << 20
 CAP_SYS_RESOURCE = 24
 LOOPS = ROOT / "examples" / "02-start-from-a-profile"
 ROUNDS = 5

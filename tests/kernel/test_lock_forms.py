@@ -27,7 +27,6 @@ FORMS = {
     "future,onfault": (False, False, True, False),
     "current,future,onfault": (True, False, True, False),
 }
-CASES = [(form, *promised) for form, promised in FORMS.items()]
 
 
 def before_main(held):

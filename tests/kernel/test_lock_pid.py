@@ -19,7 +19,6 @@ from tests.kernel.runners import Runner, call, refused_as, started
 from tests.launching import NOBODY
 from tests.skips import skip
 
-SOURCES = Path(__file__).parent.parent / "targets"
 SECONDS = 2.0  # how long the calls of sleepers.c wait
 INTO = 0.7  # how far into the call it is locked
 LATE_MS = 250  # a loaded machine's lateness

@@ -32,7 +32,7 @@ def facts(**changed: object) -> Facts:
     """Return facts as root has them on a plain machine, with some of them changed."""
     elf = Elf(
         cls=64, machine="x86_64", order="little", type="DYN", interp=b"/lib64/ld.so",
-        linkage="dynamic", osabi=0, load_bytes=4 * MIB, stack_exec=False,
+        linkage="dynamic", load_bytes=4 * MIB, stack_exec=False,
     )  # fmt: skip
     program = Image("/usr/bin/app", ELF, 0o755, 0, 0, elf=elf)
     known: dict[str, object] = {

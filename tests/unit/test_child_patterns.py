@@ -51,7 +51,7 @@ def ended(own: int, theirs: int) -> Stat:
     times = {"utime": own // 2, "stime": own - own // 2}
     waited = {"cutime": theirs // 2, "cstime": theirs - theirs // 2}
     rest = dict.fromkeys(
-        ("ppid", "pgrp", "session", "flags", "minflt", "majflt", "num_threads", "starttime",
+        ("ppid", "session", "flags", "minflt", "majflt", "starttime",
          "startstack", "processor", "rt_priority", "policy"), 0,
     )  # fmt: skip
     return Stat(pid=7, comm="sh", state="Z", **times, **waited, **rest)

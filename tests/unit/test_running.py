@@ -21,7 +21,7 @@ def status(**named) -> Status:
 
 
 def stat(state: str = "S", flags: int = 0) -> Stat:
-    return Stat(12, "app", state, 3, 0, 0, flags, *(0,) * 10)
+    return Stat(12, "app", state, 3, 0, flags, *(0,) * 9)
 
 
 @pytest.mark.parametrize(
