@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tests.host import wait_until
 from tests.kernel.processes import Lines, children
 from tests.rigs.manager import remove_cgroups
+from tests.skips import skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ FORMS = {"bare": (), "wrapped": (RTLAUNCH, "-q", "--")}
 BY_RANK = "{host}-{rank}.json"
 FOUR_SUMS = [f"rank {rank} sum 6" for rank in range(4)]
 TARGETS = "/mnt/targets"
+COMPILERS = {"openmpi": "mpicc.openmpi", "mpich": "mpicc.mpich"}
+STARTERS = {"openmpi": ("mpirun.openmpi", "--allow-run-as-root"), "mpich": ("mpiexec.mpich",)}
+FACTS = {"openmpi": "no-mpi", "mpich": "no-mpich"}
 NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 BOOT_S = 30
@@ -105,6 +109,18 @@ class Cluster:
         mine = (f"{TARGETS}/", "/mnt/rtlaunch/")
         return "\n".join(one for one in told if one[0] != "Z" and any(part in one for part in mine))
 
+    def heard_of_scancel(self, name: str, words: Sequence[str]) -> list[str]:
+        """Send a target in one task USR1, USR2 to its step, and URG; return what it took of them.
+
+        One signal each time: another that comes first, or once more, is in the place of the next.
+        """
+        with self.task(name, *words, f"{TARGETS}/signals", "10", "12", "23") as (lines, number, _):
+            taken = []
+            for signal_name, whom in (("USR1", number), ("USR2", f"{number}.0"), ("URG", number)):
+                self.run("scancel", "-s", signal_name, whom)
+                taken.append(lines.line().split()[0])
+        return taken
+
     def ends_by_scancel(self, name: str, words: Sequence[str], *target: str) -> int:
         """Run a target as one task, have it cancelled; srun's exit code once nobody is left."""
         with self.task(name, *words, *target) as (_, number, process):
@@ -112,6 +128,12 @@ class Cluster:
             code = process.wait(20)
             wait_until(lambda: self.left_over() == "", "somebody is left")
         return code
+
+
+def need_mpi(kind: str) -> None:
+    """Skip the test where that MPI, or its compiler, is not there."""
+    if not shutil.which(STARTERS[kind][0]) or not shutil.which(COMPILERS[kind]):
+        skip(FACTS[kind])
 
 
 def compile_mpi(cluster: Cluster, compiler: str) -> str:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,14 @@ from tests.kernel.processes import Lines
 from tests.rigs.cluster import (
     AS_NOBODY,
     BY_RANK,
+    COMPILERS,
     FORMS,
     FOUR_SUMS,
     RTLAUNCH,
+    STARTERS,
     TARGETS,
     compile_mpi,
+    need_mpi,
     read_all,
     sums,
 )
@@ -30,19 +32,14 @@ from tests.skips import skip
 if TYPE_CHECKING:
     from tests.rigs.cluster import Cluster
 
-SRUN, MPIRUN = ("srun",), ("mpirun.openmpi", "--allow-run-as-root", "--oversubscribe")
-
-
-def need_mpi() -> None:
-    if not shutil.which("mpirun.openmpi") or not shutil.which("mpicc.openmpi"):
-        skip("no-mpi")
+SRUN, MPIRUN = ("srun",), (*STARTERS["openmpi"], "--oversubscribe")
 
 
 @pytest.fixture(scope="module")
 def mpi_program(cluster: Cluster) -> str:
     """A real MPI program: its ranks add up."""
-    need_mpi()
-    return compile_mpi(cluster, "mpicc.openmpi")
+    need_mpi("openmpi")
+    return compile_mpi(cluster, COMPILERS["openmpi"])
 
 
 # ---- one report for each rank
@@ -142,7 +139,7 @@ def test_the_end_of_a_rank_is_seen_through_us(
 ) -> None:
     """With and without rtlaunch the launcher's own exit code is the same."""
     if front[0] == MPIRUN[0]:
-        need_mpi()
+        need_mpi("openmpi")
     codes = {
         name: cluster.run(*front, *words, "/bin/sh", "-c", script)[0]
         for name, words in FORMS.items()
@@ -153,14 +150,7 @@ def test_the_end_of_a_rank_is_seen_through_us(
 @pytest.mark.parametrize("form", FORMS)
 def test_a_signal_by_scancel_arrives_once(cluster: Cluster, form: str) -> None:
     """scancel -s USR1 of the job, USR2 of the step: one of each, though Slurm signals all of us."""
-    talker = (*FORMS[form], f"{TARGETS}/signals", "10", "12", "23")
-    with cluster.task(f"usr-{form}", *talker) as (lines, number, _):
-        cluster.run("scancel", "-s", "USR1", number)
-        assert lines.line().split()[0] == "10"
-        cluster.run("scancel", "-s", "USR2", f"{number}.0")
-        assert lines.line().split()[0] == "12"
-        cluster.run("scancel", "-s", "URG", number)
-        assert lines.line().split()[0] == "23"  # and nothing before it
+    assert cluster.heard_of_scancel(f"usr-{form}", FORMS[form]) == ["10", "12", "23"]
 
 
 @pytest.mark.parametrize("taken", ["10", "15"], ids=["dies-of-term", "ignores-term"])
@@ -196,7 +186,7 @@ def test_the_time_limit_ends_it_as_it_ends_a_bare_one(cluster: Cluster) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_signal_that_mpirun_forwards_arrives_once(cluster: Cluster, form: str) -> None:
     """USR1 of mpirun goes to the ranks' groups: to the program directly, and not again by us."""
-    need_mpi()
+    need_mpi("openmpi")
     process = cluster.start(*MPIRUN, "-n", "1", *FORMS[form], f"{TARGETS}/signals", "10", "12")
     assert process.stdout
     lines = Lines(process.stdout.fileno())

@@ -104,14 +104,7 @@ def test_the_kernels_killing_is_told_as_of_a_bare_one(confined: Cluster) -> None
 @pytest.mark.parametrize("form", ALL_FORMS)
 def test_a_signal_by_scancel_arrives_once(confined: Cluster, form: str) -> None:
     """Slurm signals its own child alone: it reaches the program through us, and once."""
-    talker = (*ALL_FORMS[form], f"{TARGETS}/signals", "10", "12", "23")
-    with confined.task(f"usr-{form}", *talker) as (lines, number, _):
-        confined.run("scancel", "-s", "USR1", number)
-        assert lines.line().split()[0] == "10"
-        confined.run("scancel", "-s", "USR2", f"{number}.0")
-        assert lines.line().split()[0] == "12"
-        confined.run("scancel", "-s", "URG", number)
-        assert lines.line().split()[0] == "23"  # and nothing before it
+    assert confined.heard_of_scancel(f"usr-{form}", ALL_FORMS[form]) == ["10", "12", "23"]
 
 
 def test_scancel_ends_it_by_term(confined: Cluster) -> None:

@@ -6,7 +6,6 @@ MPICH reads the signal that ended a rank from its wait status. Behind rtlaunch, 
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,41 +15,35 @@ from tests.host import wait_until
 from tests.kernel.processes import Lines
 from tests.rigs.cluster import (
     BY_RANK,
+    COMPILERS,
     FORMS,
     FOUR_SUMS,
     RTLAUNCH,
+    STARTERS,
     TARGETS,
     compile_mpi,
+    need_mpi,
     read_all,
     sums,
 )
-from tests.skips import skip
 
 if TYPE_CHECKING:
     from tests.rigs.cluster import Cluster
 
 MPIEXEC = "mpiexec.mpich"
-COMPILERS = {"openmpi": "mpicc.openmpi", "mpich": "mpicc.mpich"}
-STARTERS = {"openmpi": ("mpirun.openmpi", "--allow-run-as-root"), "mpich": (MPIEXEC,)}
-FACTS = {"openmpi": "no-mpi", "mpich": "no-mpich"}
 EXEC = {"bare": (), "wrapped": (RTLAUNCH, "-q", "--mode", "exec", "--")}
-
-
-def need(kind: str) -> None:
-    if not shutil.which(STARTERS[kind][0]) or not shutil.which(COMPILERS[kind]):
-        skip(FACTS[kind])
 
 
 @pytest.fixture(autouse=True)
 def mpich() -> None:
     """MPICH, with its compiler."""
-    need("mpich")
+    need_mpi("mpich")
 
 
 @pytest.fixture(scope="module")
 def adder(cluster: Cluster) -> str:
     """A real MPI program."""
-    need("mpich")
+    need_mpi("mpich")
     return compile_mpi(cluster, COMPILERS["mpich"])
 
 
@@ -74,7 +67,7 @@ def test_an_mpi_program_has_a_report_for_each_rank(cluster: Cluster, adder: str)
 @pytest.mark.parametrize("kind", STARTERS)
 def test_ranks_on_two_nodes_have_a_report_each(confined: Cluster, kind: str) -> None:
     """salloc mpiexec: daemons that Slurm starts on both nodes start the ranks, and number them."""
-    need(kind)
+    need_mpi(kind)
     program = compile_mpi(confined, COMPILERS[kind])
     folder = confined.reports()
     ours = (RTLAUNCH, "-q", "--report", f"{folder}/{BY_RANK}", "--", program)
