@@ -125,6 +125,15 @@ def limits(pid: int | str) -> dict[str, tuple[int, int]]:
     return limits_of(Path(f"/proc/{pid}/limits").read_text())
 
 
+def wakes(pid: int) -> int:
+    """Return how often the threads of a process have waited for something, and gone on."""
+    found = 0
+    for task in threads(pid):
+        text = Path(f"/proc/{pid}/task/{task}/status").read_text()
+        found += int(status_of(text)["voluntary_ctxt_switches"])
+    return found
+
+
 def holds(pid: int | str, capability: int) -> bool:
     """Tell whether a process has a capability, by number, in its effective set."""
     return bool(int(status(pid)["CapEff"], 16) >> capability & 1)

@@ -31,7 +31,6 @@ PAGES = ("inherit", "base", "thp")
 LOCK_FLAGS = ("current", "future", "onfault")
 OWN_OPTION = ("memlock", "core")  # rlimits that --limit leaves to options of their own
 NICE_RANGE = (-20, 19)
-SIGNAL_EXIT_BASE = 128
 LARGEST_ID = 2**32 - 2  # to the kernel the next one means: as it is (setresuid(2)), so still root
 NEVER_PASSED_ON = {  # signal(7), and why there is nothing to rewrite
     9: "cannot be rewritten: the kernel lets nobody take it",
@@ -307,7 +306,7 @@ def read_map_exit(text: str) -> tuple[tuple[int, int], ...]:
 def read_exit_code(text: str) -> int:
     """Read 0 to 255, or ``128+`` and a signal."""
     if text[:4] == "128+":
-        return SIGNAL_EXIT_BASE + units.parse_signal(text[4:])
+        return numbers.SIGNAL_EXIT_BASE + units.parse_signal(text[4:])
     try:
         return units.parse_integer(text, 0, 255, "exit code")
     except ValueError as error:

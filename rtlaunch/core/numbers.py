@@ -7,6 +7,7 @@ writing values is :mod:`rtlaunch.core.units`'.
 from __future__ import annotations
 
 UNLIMITED = -1  # RLIM_INFINITY as Python's resource module spells it
+SIGNAL_EXIT_BASE = 128  # a shell's exit code for a program that signal N ended is 128 + N
 
 # fmt: off
 # signal(7), from number 1 on

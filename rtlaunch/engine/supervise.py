@@ -17,6 +17,7 @@ import select
 import time
 
 from rtlaunch.core import protocol
+from rtlaunch.core.numbers import SIGNAL_EXIT_BASE
 from rtlaunch.core.target import leads_on
 from rtlaunch.engine import channel
 from rtlaunch.engine.handshake import Conversation, Handshake, Refused
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from rtlaunch.engine.inject import Injection
     from rtlaunch.engine.sentry import Sentry
 
-SIGNAL_EXIT_BASE = 128
 EXEC = b"\0exec"  # how the names of execve(2) and its like begin, where a program imports them
 ALL_SIGNALS = 2**64 - 1  # the kernel leaves SIGKILL and SIGSTOP out itself (signalfd(2))
 TERMINAL_STOPS = (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rtlaunch.core.options import Reaction
 from rtlaunch.core.proc import Stat, parse_smaps, parse_status
 from rtlaunch.engine import watch
+from rtlaunch.engine.feed import Feed
 from rtlaunch.engine.listener import Observer
 from rtlaunch.linux import proc
+from tests.skips import skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,16 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 LOG, NONE = Reaction("log"), Reaction("none")
+
+
+def need_perf() -> None:
+    """Skip the test where perf is not to be had by us."""
+    feed = Feed(os.getpid())
+    try:
+        feed.open()
+    except OSError:
+        skip("no-perf")
+    feed.close()
 
 
 def make_file(path: Path, pages: int) -> Path:

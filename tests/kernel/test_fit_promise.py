@@ -59,8 +59,8 @@ class Loop:
 
     def work(self, pid: int) -> None:
         """Let it work for a while."""
-        before = wakes(pid)
-        wait_until(lambda: wakes(pid) > before + WAKES, "it does not go on", DEADLINE_S)
+        before = books.wakes(pid)
+        wait_until(lambda: books.wakes(pid) > before + WAKES, "it does not go on", DEADLINE_S)
 
     def end(self) -> None:
         """Tell it that it is enough, where the end of its input does not."""
@@ -91,15 +91,6 @@ class Redis(Loop):
 
     def end(self) -> None:
         self.ask("SHUTDOWN", "NOSAVE")
-
-
-def wakes(pid: int) -> int:
-    """How often the threads of a process have waited for something, and gone on."""
-    found = 0
-    for task in books.threads(pid):
-        text = Path(f"/proc/{pid}/task/{task}/status").read_text()
-        found += int(books.status_of(text)["voluntary_ctxt_switches"])
-    return found
 
 
 def make_control(folder: Path) -> Loop:

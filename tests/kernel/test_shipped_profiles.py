@@ -107,20 +107,11 @@ def made(name: str, folder: Path) -> Example:
     return Example(name, folder)
 
 
-def wakes(pid: int) -> int:
-    """How often the threads of a process have waited for something, and gone on."""
-    found = 0
-    for task in books.threads(pid):
-        text = Path(f"/proc/{pid}/task/{task}/status").read_text()
-        found += int(books.status_of(text)["voluntary_ctxt_switches"])
-    return found
-
-
 def attacked(pid: int) -> attack.Round:
     """Push all of it out once; return when the loop has gone on for a while."""
-    before = wakes(pid)
+    before = books.wakes(pid)
     became = attack.page_out(pid)
-    wait_until(lambda: wakes(pid) > before + WAKES, "the loop does not go on", DEADLINE_S)
+    wait_until(lambda: books.wakes(pid) > before + WAKES, "the loop does not go on", DEADLINE_S)
     return became
 
 

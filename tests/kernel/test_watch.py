@@ -26,7 +26,17 @@ from rtlaunch.linux.libc import NUMBERS
 from tests.host import wait_until
 from tests.kernel import seccomp
 from tests.kernel.execve import NOBODY, become_user, in_child
-from tests.kernel.faulting import LOG, NONE, PAGE, Faulter, Watching, make_file, running, watching
+from tests.kernel.faulting import (
+    LOG,
+    NONE,
+    PAGE,
+    Faulter,
+    Watching,
+    make_file,
+    need_perf,
+    running,
+    watching,
+)
 from tests.skips import skip
 
 PAGES = 1024
@@ -39,12 +49,7 @@ RING_MAPPINGS = 256 * 1024 // 64
 @pytest.fixture(scope="module", autouse=True)
 def perf() -> None:
     """perf is to be had by us."""
-    feed = Feed(os.getpid())
-    try:
-        feed.open()
-    except OSError:
-        skip("no-perf")
-    feed.close()
+    need_perf()
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rtlaunch.engine.feed import Feed
 from tests.host import wait_until
-from tests.kernel.faulting import PAGE, make_file
+from tests.kernel.faulting import PAGE, make_file, need_perf
 from tests.kernel.processes import Running, children, running, status, switches
 from tests.skips import skip
 
@@ -38,12 +37,7 @@ FAULTABLE = ["--lock", "current"]  # what is mapped later is not locked, and can
 @pytest.fixture(scope="module")
 def perf() -> None:
     """perf is to be had by us."""
-    feed = Feed(os.getpid())
-    try:
-        feed.open()
-    except OSError:
-        skip("no-perf")
-    feed.close()
+    need_perf()
 
 
 @pytest.fixture
