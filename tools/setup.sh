@@ -41,12 +41,10 @@ has_header() {
     echo "#include <$1>" | cc -E - >/dev/null 2>&1
 }
 
-has_32_bit() {
-    echo 'int main(void) { return 0; }' | gcc -m32 -x c -o /dev/null - 2>/dev/null
-}
-
+# has_library PATTERN: by the name of its file.
 has_library() {
-    set -- /usr/lib/*/"$1"
+    # shellcheck disable=SC2086  # a pattern
+    set -- /usr/lib/*/$1
     [ -e "$1" ]
 }
 
@@ -96,16 +94,12 @@ needed_to_test() {
     # The shipped profiles are tried on the real things: 116 MB and 81 MB to fetch.
     need default-jdk-headless has_command javac
     need golang-go has_command go
-    # One of each kind of program for the matrix: 20 MB to fetch. 32-bit ones by the part of this
-    # compiler alone: gcc-multilib cannot be installed together with a cross compiler.
+    # One of each kind of program for the matrix: 20 MB to fetch.
     need nodejs has_command node
-    if [ "$(uname -m)" = x86_64 ]; then
-        need gcc-12-multilib has_32_bit
-    fi
     # The allocators that --heap knows by name.
     need libjemalloc2 has_library libjemalloc.so.2
     need libtcmalloc-minimal4 has_library libtcmalloc_minimal.so.4
-    need libmimalloc2.0 has_library libmimalloc.so.2.0
+    need libmimalloc-dev has_library 'libmimalloc.so.[0-9]*' # the library's own name has its version
     # The shim for the other machine is compiled, looked at, and run.
     if [ "$(uname -m)" = x86_64 ]; then
         need gcc-aarch64-linux-gnu has_command aarch64-linux-gnu-gcc

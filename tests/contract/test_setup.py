@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.installs import ROOT, environment
+from tests.skips import skip
 
 SCRIPT = ROOT / "tools" / "setup.sh"
 GOALS = [
@@ -77,6 +78,18 @@ def test_missing_packages_without_apt_are_named(bare_path: Path) -> None:
     (bare_path / "apt-get").unlink(missing_ok=True)
     said = setup("demo", cwd="/", env={"PATH": str(bare_path)}).stderr
     assert said.startswith("setup: missing here, by Debian's package names: gcc ")
+
+
+def test_32_bit_parts_are_those_of_the_compiler_that_is_there(bare_path: Path) -> None:
+    """Another release has another compiler: no other one is installed beside it."""
+    if os.uname().machine != "x86_64":
+        skip("not-x86")
+    (bare_path / "apt-get").unlink(missing_ok=True)
+    (bare_path / "cut").symlink_to(shutil.which("cut") or "")
+    (bare_path / "cc").write_text('#!/bin/sh\n[ "$1" = -dumpversion ] && echo 14.2.0\n')
+    (bare_path / "cc").chmod(0o755)
+    said = setup("test", cwd="/", env={"PATH": str(bare_path)}).stderr
+    assert re.findall(r" gcc-[0-9]+\S*", said) == [" gcc-14-multilib"]
 
 
 def test_make_lists_its_goals() -> None:

@@ -14,7 +14,7 @@ from tests.skips import skip
 ALLOCATORS = {
     "jemalloc": "libjemalloc.so.2",
     "tcmalloc": "libtcmalloc_minimal.so.4",
-    "mimalloc": "libmimalloc.so.2.0",
+    "mimalloc": "libmimalloc.so.[0-9]*",
 }
 
 

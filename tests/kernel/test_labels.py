@@ -31,6 +31,7 @@ SOURCES = {
     "bare": "void _start(void) { for (;;) { } }\n",
     "library": "int one(void) { return 1; }\n",
     "go": 'package main\n\nfunc main() { println("hello") }\n',
+    "cgo": 'package main\n\nimport "C"\n\nfunc main() { println("hello") }\n',
 }
 ABSENT = {"musl-gcc": "no-musl", "aarch64-linux-gnu-gcc": "no-cross-compiler", "go": "no-go"}
 SECURE = {"target-setuid", "target-file-caps"}
@@ -69,12 +70,20 @@ def derived(label: dict[str, Any], file: Path, room: Path) -> Path:
         folder = room / f"{file.name}.d"
         folder.mkdir(exist_ok=True)
         return script(folder, original)
-    write(file, original.read_bytes()[: label.get("bytes")], label.get("mode", 0o755))
+    write(file, cut(original.read_bytes(), label), label.get("mode", 0o755))
     if "caps" in label:
         flags = EFFECTIVE if label["caps"] == "effective" else 0
         packed = struct.pack("<5I", 0x02000000 | flags, NET_RAW, 0, 0, 0)
         os.setxattr(file, "security.capability", packed)
     return file
+
+
+def cut(image: bytes, label: dict[str, Any]) -> bytes:
+    """Return as much of a file as its label leaves."""
+    if "until" in label:
+        text = label["until"].encode()
+        return image[: image.index(text) + len(text)]
+    return image[: label.get("bytes")]
 
 
 def built(label: dict[str, Any], file: Path) -> Path:

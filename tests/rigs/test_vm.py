@@ -1,4 +1,4 @@
-"""In a virtual machine: CAP_SYS_RESOURCE, memory cgroups of version 2, and Linux 6.1.
+"""In a virtual machine: CAP_SYS_RESOURCE, memory cgroups of version 2, and Linux 6.1 or 6.12.
 
 All is tried in one boot (vm_payload.py), some 70 seconds; each test is one promise of what came
 back.

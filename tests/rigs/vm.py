@@ -1,8 +1,9 @@
 """A virtual machine for what this kernel lets nobody do: this very system under another one.
 
 Its root is a copy of what Debian's packages put here, systemd and Python and what they need, and
-its kernel is Debian's own for clouds (Linux 6.1 on Debian 12), which has disk and file system built
-in: no initramfs. It is emulated (TCG), so that it runs wherever tests run, some ten times slower.
+its kernel is Debian's own for clouds (Linux 6.1 on Debian 12, 6.12 on 13), which has disk and file
+system built in: no initramfs. It is emulated (TCG), so that it runs wherever tests run, some ten
+times slower.
 
 Nothing is shared with it while it runs: root and payload go in as disks, what the payload prints
 comes out by a serial port.
@@ -20,9 +21,13 @@ from typing import Any
 
 from tests.rigs.debs import Unavailable, output, unpacked
 
-PACKAGES = ("bash", "coreutils", "dash", "python3.11", "systemd", "systemd-sysv", "util-linux")
+PYTHON = os.path.realpath("/usr/bin/python3")
+PACKAGES = (
+    "bash", "coreutils", "dash", os.path.basename(PYTHON), "systemd", "systemd-sysv", "util-linux",
+)  # fmt: skip
 LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/")
-KERNEL = r"^linux-image-6\.1\.0-[0-9]+-cloud-amd64$"
+# As Debian 12 and 13 call it; not those of backports, which have +bpo.
+KERNEL = r"^linux-image-(6\.1\.0-[0-9]+|6\.12\.[0-9]+\+deb13)-cloud-amd64$"
 FOLDERS = ("proc", "sys", "dev", "run", "tmp", "var/tmp", "var/log", "etc/systemd/system", "root")
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 DISK_MIB = 400  # the copy has 90, and what the payload writes comes to little
@@ -39,7 +44,7 @@ MASKED = (
 )  # fmt: skip
 
 # After the payload the machine is turned off, whatever became of it.
-UNIT = """\
+UNIT = f"""\
 [Unit]
 DefaultDependencies=no
 After=sysinit.target
@@ -47,7 +52,7 @@ SuccessAction=poweroff-immediate
 FailureAction=poweroff-immediate
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3.11 /rig/payload.py
+ExecStart={PYTHON} /rig/payload.py
 StandardOutput=file:/dev/ttyS1
 StandardError=file:/dev/ttyS1
 TimeoutStartSec=240
