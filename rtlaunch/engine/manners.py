@@ -100,6 +100,8 @@ class Mannered(Supervisor):
         if number not in TERMINAL_STOPS or not self.shares_terminal:
             return
         if self.own_pid != 1 and not self.leads_session:
+            if self.is_continued():
+                return
             self.take_terminal_back()
             os.killpg(0, number)
             os.kill(self.own_pid, _signal.SIGSTOP)

@@ -70,6 +70,7 @@ class Supervisor:
         self.pid = 0
         self.ended = False
         self.settled_in = False
+        self.continues = False  # whether a SIGCONT was taken that is still to be passed on
         self.refusal: Finding | None = None
         self.failure: tuple[int, int] | None = None
         self.own_pid = os.getpid()
@@ -264,7 +265,9 @@ class Supervisor:
             told = os.read(self.signals, 16 * forwarding.SIGINFO_BYTES)
         except BlockingIOError:
             return  # the watcher's bell took it, and hands it over
-        for signal in forwarding.parse_signals(told):
+        signals = forwarding.parse_signals(told)
+        self.continues = any(signal.number == _signal.SIGCONT for signal in signals)
+        for signal in signals:
             if signal.number == forwarding.SIGCHLD:
                 self.on_child()
             elif self.sentry.wants_signal(signal.number):
@@ -367,10 +370,16 @@ class Supervisor:
         """
         if number not in TERMINAL_STOPS or os.getpid() == 1 or not proc.has_controlling_terminal():
             return
+        if self.is_continued():
+            return
         os.kill(self.own_pid, _signal.SIGSTOP)
         if self.stands():
             self.kill(_signal.SIGCONT)
         self.drop_pending_continue()
+
+    def is_continued(self) -> bool:
+        """Tell whether we are to go on already: a stop would throw that away (kernel/signal.c)."""
+        return self.continues or _signal.SIGCONT in _signal.sigpending()
 
     def stands(self) -> bool:
         """Tell whether the target is stopped yet; a traced one that was continued waits for us."""

@@ -396,16 +396,36 @@ MOMENTS, SPAN_S = 16, 0.08
 
 
 @pytest.mark.parametrize("options", ["", " ".join(GROUP), "--via ptrace"])
-def test_a_stop_at_any_instant_of_the_start_can_be_continued(shell: Terminal, options: str) -> None:
+def test_a_stop_at_any_instant_of_the_start_can_be_continued(
+    shell: Terminal, tmp_path: Path, options: str
+) -> None:
     """SIGTSTP of rtlaunch alone on a terminal, then SIGCONT: the program runs, and says so."""
+    (tmp_path / "waits").write_text("echo it runs; until [ -e end ]; do sleep 0.01; done; exit 5")
     for moment in range(MOMENTS):
-        shell.type(f"rtlaunch -q {options} -- sh -c 'echo it runs; exit 5'\n")
+        shell.type(f"rtlaunch -q {options} -- sh waits\n")
         wait_until(lambda: living(shell) != [], "rtlaunch does not start")
         ours = living(shell)[0]
         time.sleep(moment * SPAN_S / MOMENTS)
         stop_and_continue(ours)
         shell.lines.upto("it runs")
+        (tmp_path / "end").touch()
         wait_until(lambda: living(shell) == [], "it does not end")
+        (tmp_path / "end").unlink()
+
+
+@pytest.mark.parametrize("options", ["", " ".join(GROUP)])
+def test_a_continue_that_comes_with_a_stop_is_not_lost(shell: Terminal, options: str) -> None:
+    """rtlaunch hears at once that the program was stopped, and that it is itself to go on."""
+    shell.type(f"rtlaunch {options} -- family {INT}\n")
+    shell.lines.upto("ready ")
+    target = int(shell.lines.line().split()[0])
+    ours = int(stat(target)[1])
+    os.kill(ours, signal.SIGSTOP)
+    states((ours,), "T")
+    os.kill(target, TSTP)
+    states((target,), "T")
+    os.kill(ours, CONT)
+    states((ours, target), "S")
 
 
 def living(shell: Terminal) -> list[int]:
