@@ -1,8 +1,13 @@
-"""The watcher while nothing happens: it must not wake up, and must not be large."""
+"""The watcher while nothing happens, and at the end.
+
+It must not wake up, must not be large, and must not stay.
+"""
 
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +20,8 @@ SECONDS = 10
 SETTLED_SECONDS = 1.0
 PATIENCE_SECONDS = 20
 MEMORY_BUDGET = 1.5
+ENDS = 10
+END_BUDGET_MS = 100
 # It must not exec, nor end: it says that it runs, then waits for a line that never comes.
 BARE = "print(flush=True); input()"
 
@@ -104,6 +111,23 @@ def at_rest(stage: Stage, mode: str) -> tuple[int, int]:
     return woken, kilobytes
 
 
+def outlives_ms(stage: Stage, report: str) -> float:
+    """Return how long a side process is there once its target is killed, ms: it writes a report."""
+    command = stage.under("--mode", "exec", "--report", report)
+    with talking(stage, [*command, stage.path("batch"), "mmap"]) as talker:
+        watcher = watcher_of(report)
+        settle(watcher)
+        pidfd = os.pidfd_open(watcher)
+        killed = time.monotonic()
+        os.kill(talker.pid, signal.SIGKILL)
+        gone, _, _ = select.select([pidfd], [], [], PATIENCE_SECONDS)
+        took = (time.monotonic() - killed) * 1000
+        os.close(pidfd)
+    if not gone:
+        raise BenchError(f"process {watcher} does not end within {PATIENCE_SECONDS} s")
+    return took
+
+
 def measure(stage: Stage) -> list[Row]:
     """Look from outside at who watches, in both process models."""
     bare = bare_private_dirty_kb(stage)
@@ -116,4 +140,9 @@ def measure(stage: Stage) -> list[Row]:
             Row(f"watcher at rest, {mode}: private dirty / bare", ours / bare, MEMORY_BUDGET),
         ]
     print(f"bare interpreter: private dirty {bare} kB")
+    ends = sorted(outlives_ms(stage, stage.path(f"end-{turn}.json")) for turn in range(ENDS))
+    print(
+        "from the SIGKILL of a target to the end of its watcher, ms:", *(f"{ms:.1f}" for ms in ends)
+    )
+    rows.append(Row(f"watcher, exec: the longest of {ENDS} ends", ends[-1], END_BUDGET_MS, "ms"))
     return rows
