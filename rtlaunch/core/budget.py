@@ -215,17 +215,20 @@ def room_for(need: Need, memlock: int, memory: Memory | None) -> Room:
     mine = 0 if need.locked else known.swap_free
     rooms = [(group.room(known.swap_free) + mine, group) for group in known.cgroups]
     left, tightest = min(rooms, key=lambda pair: pair[0]) if rooms else (UNLIMITED, None)
-    available = None if known.available is None else known.available + known.swap_free
-    return Room(memlock, tightest, left, available, known.commit_left)
+    return Room(memlock, tightest, left, _available(known), known.commit_left)
 
 
 def least_room(memory: Memory | None) -> int:
-    """Return how much can be found anew, in bytes, by the tightest of all; UNLIMITED's stand-in."""
+    """Return how much can be found anew, in bytes, by the tightest of all; MOST if unknown."""
     known = memory or Memory()
     rooms = [group.room(known.swap_free) for group in known.cgroups]
-    if known.available is not None:
-        rooms.append(known.available + known.swap_free)
-    return min(rooms, default=MOST)
+    available = _available(known)
+    return min(rooms if available is None else [*rooms, available], default=MOST)
+
+
+def _available(memory: Memory) -> int | None:
+    """Return what the machine has left when others' memory goes to swap; None is not known."""
+    return None if memory.available is None else memory.available + memory.swap_free
 
 
 def parse_meminfo(text: str, overcommit: int | None, cgroups: tuple[CgroupLimit, ...]) -> Memory:

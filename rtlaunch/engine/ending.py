@@ -55,8 +55,8 @@ def judge(supervisor: Supervisor) -> None:
 
         entered = outcome.time.entered_ns is not None
         program = supervisor.handshake.facts.target.program
-        sanitized = not entered and program is not None and silence.is_sanitized(program.path)
-        finding = silence.died_before_go(outcome.target.argv[0], end, entered, sanitized)
+        path = program.path if program else None
+        finding = silence.died_before_go(outcome.target.argv[0], end, entered, path)
         supervisor.refusal = unproven.weigh_silence(supervisor, finding) if finding else None
     ours = supervisor.refusal is not None or supervisor.failure is not None
     end.by = BY_RTLAUNCH if ours else BY_TARGET

@@ -161,21 +161,17 @@ class Handshake:
 
     def oversized(self, pid: int) -> tuple[Finding, ...]:
         """Find that the lock would take more than there is, of what is mapped and not touched."""
-        if not self.touches_all or proc.mapped_bytes(pid) <= self.room:
+        room = budget.least_room(self.facts.memory)
+        if not self.touches_all or proc.mapped_bytes(pid) <= room:
             return ()
         from rtlaunch.engine import oversized
 
-        return oversized.findings(pid, self.room)
+        return oversized.findings(pid, room)
 
     @property
     def touches_all(self) -> bool:
         """Whether the lock takes all that is mapped, touched or not."""
         return "current" in self.options.lock and "onfault" not in self.options.lock
-
-    @property
-    def room(self) -> int:
-        """How many bytes of memory may still be had here, at most."""
-        return budget.least_room(self.facts.memory)
 
     def means(self, child: int) -> bool:
         """Tell whether a child of the target is to be locked, by what it runs."""
@@ -295,9 +291,7 @@ class Handshake:
             return
         from rtlaunch.core import unproven
 
-        finding = unproven.child_unlocked(command_name(pid), pid, how, values)
-        self.accepted.append(finding)
-        self.listener.finding(finding)
+        self.accept(unproven.child_unlocked(command_name(pid), pid, how, values))
 
     def conclude_target(self, conversation: Speaker, record: Message) -> None:
         """Prove one image of the target, write it down, arm the watch."""
@@ -362,8 +356,12 @@ class Handshake:
             weighed = waive(finding, self.options)
             if weighed.refuses:
                 raise Refused(weighed)
-            self.accepted.append(weighed)
-            self.listener.finding(weighed)
+            self.accept(weighed)
+
+    def accept(self, finding: Finding) -> None:
+        """Note and tell a finding that refuses nothing."""
+        self.accepted.append(finding)
+        self.listener.finding(finding)
 
     def write_down(
         self,

@@ -65,9 +65,7 @@ def ignored_preload(command: str, pid: int) -> Finding:
     )
 
 
-def died_before_go(
-    command: str, end: Exit, entered: bool, sanitized: bool = False
-) -> Finding | None:
+def died_before_go(command: str, end: Exit, entered: bool, program: str | None) -> Finding | None:
     """Say why a target is dead that was never told to go; None where somebody else ended it."""
     if end.signal is not None:
         cause = CAUSES.get(end.signal)
@@ -96,18 +94,21 @@ def died_before_go(
         if end.code == LOADER_FAILED
         else "its loader ignored LD_PRELOAD, and it ran unlocked; or a library of its own, which "
         "comes before the shim, ended it",
-        values={"code": end.code, **({"sanitizer": "AddressSanitizer"} if sanitized else {})},
+        values={"code": end.code, **sanitizer_of(program)},
     )
 
 
-def is_sanitized(path: str) -> bool:
-    """Tell whether a program has AddressSanitizer in it, or asks for its library."""
+def sanitizer_of(program: str | None) -> dict[str, str]:
+    """Name AddressSanitizer, for a finding, where a program has it or asks for its library."""
+    if program is None:
+        return {}
     try:
-        fd = files.open_read(path)
+        fd = files.open_read(program)
     except OSError:
-        return False
+        return {}
     try:
         image = files.read_at(fd, 0, LARGEST_BYTES)
     finally:
         os.close(fd)
-    return any(mark in image for mark in SANITIZER_MARKS)
+    marked = any(mark in image for mark in SANITIZER_MARKS)
+    return {"sanitizer": "AddressSanitizer"} if marked else {}

@@ -196,11 +196,10 @@ class Supervisor:
             if conversation:
                 self.current = conversation if conversation.is_target else self.current
                 self.order(conversation)
-            self.sentry.prepare()
-            if conversation:
                 fd = conversation.sock.fileno()
                 self.conversations[fd] = conversation
                 self.listen(fd, lambda: self.on_conversation(fd))
+            self.sentry.prepare()
         elif kind == protocol.RECORD:
             # an image that had no descriptor left for a socket of its own
             speaker = Conversation(self.channel, pid, pid == self.pid, arrival.message.time_ns)

@@ -78,9 +78,7 @@ def say_ready(handshake: Handshake) -> None:
         return
     told = readiness.announce_ourselves()
     if told.error:
-        finding = waive(readiness.not_said(told.error), handshake.options)
-        handshake.accepted.append(finding)
-        handshake.listener.finding(finding)
+        handshake.accept(waive(readiness.not_said(told.error), handshake.options))
     readiness.close()
 
 

@@ -7,7 +7,6 @@ preloaded one; a real one would do as well, where the compiler has it.
 from __future__ import annotations
 
 import shutil
-import subprocess
 
 import pytest
 
@@ -16,9 +15,8 @@ from tests.skips import skip
 
 MODES = ["supervise", "exec"]
 MIB = 1 << 20
-MAPPED = (
-    4 << 40
-)  # more than there is; from 8 TiB on the kernel miscounts VmLck (mlock_fixup, mm/mlock.c)
+# More than there is; from 8 TiB on the kernel miscounts VmLck (mlock_fixup, mm/mlock.c).
+MAPPED = 4 << 40
 
 LIBRARY = """
 #include <stdlib.h>
@@ -36,12 +34,10 @@ __attribute__((constructor)) static void begin(void)
 """
 PROGRAM = """
 #include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
-int main(int argc, char **argv)
+int main(void)
 {
     puts("ran");
-    return argc < 2 ? 0 : execv(argv[1], argv + 1);
+    return 0;
 }
 """
 
@@ -50,11 +46,7 @@ def program_with(folder, library, *flags):
     """A program whose library, of that name, does something before main()."""
     compile_source("cc", " ".join(["-shared -fPIC", *flags]), LIBRARY, folder / library)
     linked = f"-L{folder} -Wl,--no-as-needed -l:{library} -Wl,-rpath,{folder}"
-    source = folder / "program.c"
-    source.write_text(PROGRAM)
-    path = folder / "program"
-    subprocess.run(["cc", str(source), *linked.split(), "-o", str(path)], check=True)
-    return path
+    return compile_source("cc", linked, PROGRAM, folder / "program")
 
 
 @pytest.fixture(scope="module")

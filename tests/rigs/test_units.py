@@ -37,17 +37,16 @@ def shipped(manager: Manager) -> Manager:
     return manager
 
 
+def complaints(shipped: Manager, unit: str) -> str:
+    """What systemd-analyze says; the manual pages that a unit names need not be installed."""
+    path = f"/etc/systemd/system/{unit}"
+    return shipped.run("systemd-analyze", "verify", "--man=no", path, check=False)
+
+
 @pytest.mark.parametrize("name", UNITS)
 def test_a_unit_has_nothing_to_complain_of(shipped: Manager, name: str) -> None:
-    """systemd-analyze verify says nothing: an unknown key is on stderr alone, with exit code 0.
-
-    The manual pages that a unit names need not be installed.
-    """
-    instance = name.replace("@.", "@demo.")
-    said = shipped.run(
-        "systemd-analyze", "verify", "--man=no", f"/etc/systemd/system/{instance}", check=False
-    )
-    assert said == ""
+    """systemd-analyze verify says nothing: an unknown key is on stderr alone, with exit code 0."""
+    assert complaints(shipped, name.replace("@.", "@demo.")) == ""
 
 
 # What Debian's unit of redis-server has that a wrapper could stumble over.
@@ -111,10 +110,7 @@ def redis(shipped: Manager) -> Iterator[str]:
 
 def test_the_drop_in_has_nothing_to_complain_of(shipped: Manager, redis: str) -> None:
     """systemd-analyze verify on the service that it is for."""
-    said = shipped.run(
-        "systemd-analyze", "verify", "--man=no", f"/etc/systemd/system/{redis}", check=False
-    )
-    assert said == ""
+    assert complaints(shipped, redis) == ""
 
 
 def test_the_drop_in_locks_a_hardened_redis(shipped: Manager, redis: str) -> None:
